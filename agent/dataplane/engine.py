@@ -1,0 +1,106 @@
+"""What every forwarding engine of the gateway offers, and the counters it keeps."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Protocol
+
+from agent.protocol.channels import Address, Channel, Endpoint
+
+
+class Refusal(Enum):
+    """Why a tunnelled packet was not forwarded; the value is the label in metrics and in `status`."""
+
+    NOT_SUBSCRIBED = "not_subscribed"
+    WRONG_RELAY = "wrong_relay"
+    BAD_AMT_HEADER = "bad_amt_header"
+    BAD_INNER_HEADER = "bad_inner_header"
+    LINK_LOCAL_GROUP = "link_local_group"
+    SPOOFED_LOCAL_SOURCE = "spoofed_local_source"
+    TTL_EXPIRED = "ttl_expired"
+    TOO_BIG = "too_big"
+    OUTPUT_ERROR = "output_error"
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelSocket:
+    """One tunnel as an engine sees it.
+
+    Attributes:
+        name: the tunnel's key, unique in the process.
+        socket: bound, non-blocking UDP socket shared by control and data; the engine is its only reader.
+        relay: address and port data must come from.
+        strict_port: refuse data whose source port is not the relay's.
+        on_control: called with (payload, source) for every message that is not Multicast Data.
+        on_error: called with the OSError the socket reported (ICMP unreachable and the like).
+    """
+
+    name: str
+    socket: socket.socket
+    relay: Endpoint
+    on_control: Callable[[bytes, Endpoint], None]
+    on_error: Callable[[OSError], None]
+    strict_port: bool = True
+
+
+@dataclass(slots=True)
+class Traffic:
+    """Packets and bytes (inner IP packets, headers included) since the object came to be."""
+
+    packets: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class Counters:
+    """Everything an engine counted since it started."""
+
+    channels: dict[Channel, Traffic] = field(default_factory=dict)
+    tunnels: dict[str, Traffic] = field(default_factory=dict)
+    refused: dict[Refusal, int] = field(default_factory=dict)
+
+
+class Engine(Protocol):
+    """Forwards what arrives through tunnels to downstream interfaces.
+
+    All methods are called from the event loop's thread.
+    """
+
+    @property
+    def name(self) -> str:
+        """Name used in configuration and `status`."""
+
+    @property
+    def details(self) -> dict[str, str]:
+        """How the engine works on this host, for `status` and `doctor`."""
+
+    def add_tunnel(self, tunnel: TunnelSocket) -> None:
+        """Start reading a tunnel's socket."""
+
+    def remove_tunnel(self, name: str) -> None:
+        """Stop reading a tunnel's socket; the caller closes it."""
+
+    def set_channel(self, channel: Channel, tunnels: frozenset[str], interfaces: frozenset[str]) -> None:
+        """Forward `channel` (source given) from `tunnels` out of `interfaces`; replaces what was set before."""
+
+    def remove_channel(self, channel: Channel) -> None:
+        """Stop forwarding; nothing happens when the channel is unknown."""
+
+    def set_group(self, group: Address, tunnels: frozenset[str]) -> None:
+        """Report each new source of `group` arriving through `tunnels` to `on_new_source` (any-source interest)."""
+
+    def remove_group(self, group: Address) -> None:
+        """Forget any-source interest; channels already set stay."""
+
+    def counters(self) -> Counters:
+        """A snapshot of the counters."""
+
+    def close(self) -> None:
+        """Stop reading and forwarding, leave nothing in the kernel."""
+
+
+NewSource = Callable[[Channel, str], None]
+"""Called with (channel, tunnel name) when any-source interest meets a source not yet set."""

@@ -1,0 +1,1 @@
+"""Thin IO: sockets, multicast routing, netlink, tap devices."""

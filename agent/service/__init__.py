@@ -1,0 +1,1 @@
+"""The daemon: wires protocol machines, tree, engines and the API together."""

@@ -1,0 +1,1 @@
+"""The Isthmus relay manager: configures and monitors AMT relays."""
