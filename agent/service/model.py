@@ -1,0 +1,294 @@
+"""What the REST API answers: one model per resource of the contract, every field with its unit.
+
+The daemon fills these; the API, the command line and /metrics only read them. Times are UTC, durations are seconds,
+counters are whole inner IP packets and their bytes (headers included) since the agent started, unless a field says
+otherwise.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from typing import TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+AnyAddress: TypeAlias = IPv4Address | IPv6Address
+
+
+class Resource(BaseModel):
+    """Base of every model: immutable, and strict about its fields."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Role(Enum):
+    """What this agent is."""
+
+    GATEWAY = "gateway"
+    RELAY = "relay"
+
+
+class TunnelState(Enum):
+    """Where a tunnel stands; a relay knows only `established`, because it keeps no state before an Update."""
+
+    IDLE = "idle"
+    DISCOVERING = "discovering"
+    REQUESTING = "requesting"
+    ESTABLISHED = "established"
+    HELD_DOWN = "held_down"
+    CLOSED = "closed"
+
+
+class InterfaceRole(Enum):
+    """What an interface is used for."""
+
+    UPLINK = "uplink"
+    DOWNSTREAM = "downstream"
+    NATIVE = "native"
+    TUNNEL = "tunnel"
+
+
+class InterestKind(Enum):
+    """Who asks for a channel."""
+
+    IGMP = "igmp"
+    MLD = "mld"
+    PIM = "pim"
+    STATIC = "static"
+    API = "api"
+    AMT = "amt"
+
+
+class NeighborKind(Enum):
+    """What a neighbour was seen doing."""
+
+    QUERIER = "querier"
+    PIM = "pim"
+
+
+class JoinOrigin(Enum):
+    """Where a static join comes from; only joins of the API can be removed through the API."""
+
+    CONFIGURATION = "configuration"
+    API = "api"
+
+
+class Severity(Enum):
+    """How bad a problem is."""
+
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class Problem(Resource):
+    """Something an operator should look at now."""
+
+    code: str = Field(description="Stable machine-readable code, such as `relay_unreachable`.")
+    severity: Severity = Field(description="`error`: channels are not carried; `warning`: they are, but not as meant.")
+    message: str = Field(description="What is wrong and what to do, in one sentence.")
+    subject: str | None = Field(default=None, description="Interface, relay or channel concerned, if it is one.")
+
+
+class EngineStatus(Resource):
+    """The forwarding engine in use."""
+
+    name: str = Field(description="Engine chosen for this host, such as `userspace`.")
+    details: dict[str, str] = Field(
+        default_factory=dict, description="How it works here, such as `tap_segmentation: per packet`."
+    )
+
+
+class ConfigurationState(Resource):
+    """The running configuration in short."""
+
+    etag: str = Field(description="ETag of the running configuration, quoted as in the HTTP header.")
+    candidate: bool = Field(description="Whether a candidate is waiting to be committed.")
+    confirm_deadline: datetime | None = Field(
+        default=None, description="When an unconfirmed commit is rolled back (UTC); null when nothing is pending."
+    )
+    last_error: str | None = Field(
+        default=None, description="Why the last reload or rollback failed; null when it did not."
+    )
+
+
+class Counts(Resource):
+    """How much there is of everything."""
+
+    tunnels: int = Field(default=0, ge=0, description="Tunnels established.")
+    channels: int = Field(default=0, ge=0, description="Channels with at least one interest.")
+    joins: int = Field(default=0, ge=0, description="Static joins, of the configuration and of the API.")
+    interfaces: int = Field(default=0, ge=0, description="Interfaces in use and up.")
+
+
+class AgentStatus(Resource):
+    """GET /v1/status."""
+
+    name: str = Field(description="Host name of this agent.")
+    version: str = Field(description="Version of the program.")
+    role: Role = Field(description="`gateway` or `relay`.")
+    started_at: datetime = Field(description="When the process started (UTC).")
+    uptime: float = Field(ge=0, description="Seconds since the process started, on a monotonic clock.")
+    ready: bool = Field(description="Whether interfaces, sockets and engine are all up.")
+    draining: bool = Field(description="Whether new tunnels are turned away (relay) or sent elsewhere (gateway).")
+    engine: EngineStatus = Field(description="The forwarding engine in use.")
+    counts: Counts = Field(description="How much there is of everything.")
+    configuration: ConfigurationState = Field(description="The running configuration in short.")
+    problems: list[Problem] = Field(default_factory=list, description="What an operator should look at now.")
+
+
+class TunnelStatus(Resource):
+    """One tunnel: one gateway endpoint at one relay."""
+
+    id: str = Field(description="Key of the tunnel, unique in this agent and stable while the tunnel lives.")
+    state: TunnelState = Field(description="Where the tunnel stands.")
+    discovery_address: AnyAddress | None = Field(
+        default=None, description="Address the Relay Discovery goes to; null in the relay role."
+    )
+    relay_address: AnyAddress | None = Field(default=None, description="Unicast address of the relay, once known.")
+    relay_port: int | None = Field(default=None, ge=0, le=65535, description="UDP port of the relay, once known.")
+    gateway_address: AnyAddress | None = Field(
+        default=None, description="Address of the gateway as the relay sees it (behind NAT: the translated one)."
+    )
+    gateway_port: int | None = Field(
+        default=None, ge=0, le=65535, description="UDP port of the gateway as the relay sees it."
+    )
+    local_address: AnyAddress | None = Field(default=None, description="Our own address on this tunnel.")
+    local_port: int | None = Field(default=None, ge=0, le=65535, description="Our own UDP port on this tunnel.")
+    established_at: datetime | None = Field(default=None, description="When the tunnel was last established (UTC).")
+    query_interval: float | None = Field(
+        default=None, ge=0, description="Seconds between Membership Queries, as the relay announces them (QQIC)."
+    )
+    last_query_age: float | None = Field(
+        default=None, ge=0, description="Seconds since the last valid Membership Query (gateway) or Update (relay)."
+    )
+    expires_in: float | None = Field(
+        default=None, ge=0, description="Seconds until the relay forgets the tunnel unless it hears an Update."
+    )
+    limited: bool = Field(default=False, description="Whether the relay set the L flag: no new tunnels there.")
+    channels: int = Field(default=0, ge=0, description="Channels subscribed over this tunnel.")
+    packets: int = Field(default=0, ge=0, description="Multicast packets received (gateway) or sent (relay).")
+    bytes: int = Field(default=0, ge=0, description="Bytes of those packets, inner IP header included.")
+    last_error: str | None = Field(default=None, description="Why the tunnel was last lost; null when it never was.")
+
+
+class Interest(Resource):
+    """One reason why a channel is carried."""
+
+    kind: InterestKind = Field(description="Who asks.")
+    interface: str | None = Field(default=None, description="Interface the interest came from, if from one.")
+    neighbor: str | None = Field(default=None, description="Host, PIM neighbour or tunnel it came from, if known.")
+    excluded_sources: list[AnyAddress] = Field(
+        default_factory=list, description="For (*,G): sources this interest does not want."
+    )
+
+
+class ChannelStatus(Resource):
+    """One channel, (S,G) or (*,G)."""
+
+    source: AnyAddress | None = Field(description="Source address; null for (*,G).")
+    group: AnyAddress = Field(description="Multicast group.")
+    since: datetime | None = Field(default=None, description="When the first interest came (UTC).")
+    interests: list[Interest] = Field(
+        default_factory=list, description="Who asks for it; at most 64 are listed, `interest_count` counts all."
+    )
+    interest_count: int = Field(default=0, ge=0, description="How many interests there are.")
+    incoming_interface: str | None = Field(default=None, description="Interface its packets come in on.")
+    outgoing_interfaces: list[str] = Field(default_factory=list, description="Interfaces its packets leave by.")
+    tunnels: list[str] = Field(
+        default_factory=list,
+        description="Tunnels that feed it (gateway) or carry it (relay); at most 64, `tunnel_count` counts all.",
+    )
+    tunnel_count: int = Field(default=0, ge=0, description="How many tunnels there are.")
+    packets: int = Field(default=0, ge=0, description="Packets forwarded (one a packet, however many interfaces).")
+    bytes: int = Field(default=0, ge=0, description="Bytes of those packets, IP header included.")
+    last_packet_age: float | None = Field(
+        default=None, ge=0, description="Seconds since the counter last moved; null before the first packet."
+    )
+    join_latency: float | None = Field(
+        default=None, ge=0, description="Seconds from the first interest to the first packet; null before it."
+    )
+
+
+class QuerierStatus(Resource):
+    """IGMP or MLD router side of one interface."""
+
+    protocol: str = Field(description="`igmp` or `mld`.")
+    version: int = Field(ge=1, le=3, description="Version spoken: IGMP 2 or 3, MLD 1 or 2.")
+    querier_address: AnyAddress | None = Field(default=None, description="Address of the elected querier.")
+    elected: bool = Field(description="Whether we are the querier.")
+    groups: int = Field(default=0, ge=0, description="Groups with at least one listener.")
+
+
+class InterfaceStatus(Resource):
+    """One interface in use."""
+
+    name: str = Field(description="Name of the interface.")
+    role: InterfaceRole = Field(description="What it is used for.")
+    index: int | None = Field(default=None, ge=0, description="Kernel interface index; null while it does not exist.")
+    up: bool = Field(description="Whether it exists, is up and has a carrier.")
+    mtu: int | None = Field(default=None, ge=0, description="MTU in bytes.")
+    addresses: list[str] = Field(default_factory=list, description="Addresses with prefix length.")
+    queriers: list[QuerierStatus] = Field(default_factory=list, description="IGMP and MLD on this interface.")
+    packets: int = Field(default=0, ge=0, description="Multicast packets forwarded through it by us.")
+    bytes: int = Field(default=0, ge=0, description="Bytes of those packets, IP header included.")
+
+
+class NeighborStatus(Resource):
+    """One multicast router seen on an interface."""
+
+    kind: NeighborKind = Field(description="What it was seen doing.")
+    interface: str = Field(description="Interface it is on.")
+    address: AnyAddress = Field(description="Its address on that interface.")
+    expires_in: float | None = Field(default=None, ge=0, description="Seconds until it is forgotten.")
+
+
+class StatisticsReport(Resource):
+    """GET /v1/statistics."""
+
+    collected_at: datetime = Field(description="When the counters were read (UTC).")
+    uptime: float = Field(ge=0, description="Seconds since the process started.")
+    forwarded_packets: int = Field(default=0, ge=0, description="Packets handed on by the engine.")
+    forwarded_bytes: int = Field(default=0, ge=0, description="Bytes of those packets, IP header included.")
+    refused: dict[str, int] = Field(
+        default_factory=dict, description="Tunnelled or native packets not forwarded, by reason."
+    )
+    control: dict[str, dict[str, int]] = Field(
+        default_factory=dict,
+        description="Protocol machine (`gateway`, `relay`, `igmp`, `mld`) to counter name to count of messages.",
+    )
+    cpu_seconds: float = Field(default=0, ge=0, description="Processor time used by the process, user and system.")
+    resident_bytes: int = Field(default=0, ge=0, description="Resident memory of the process, in bytes.")
+
+
+class JoinRequest(Resource):
+    """POST and DELETE /v1/joins."""
+
+    source: AnyAddress | None = Field(default=None, description="Source address; null or left out for (*,G).")
+    group: AnyAddress = Field(description="Multicast group beyond link-local scope.")
+    interface: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=15,
+        description="Downstream interface to forward to; null for every downstream interface.",
+    )
+
+
+class JoinStatus(JoinRequest):
+    """One static join."""
+
+    origin: JoinOrigin = Field(description="`configuration` or `api`.")
+
+
+class DrainRequest(Resource):
+    """PUT /v1/drain."""
+
+    enabled: bool = Field(description="True to turn new tunnels away, false to take them again.")
+
+
+class DrainStatus(Resource):
+    """Answer of PUT /v1/drain."""
+
+    draining: bool = Field(description="Whether new tunnels are turned away.")
+    tunnels: int = Field(ge=0, description="Tunnels still established.")
