@@ -1,0 +1,51 @@
+# Every target installs what it needs: Debian packages when run as root, Python packages into .venv. What a machine lacks
+# (root, namespaces, ptrace) is named and left out.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench lock guest clean
+
+venv := .venv
+bin := $(venv)/bin
+installed := $(venv)/.installed
+PYTEST_ARGS ?=
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+$(installed): requirements.lock pyproject.toml lab/environment.sh
+	@lab/packages.sh python
+	@lab/environment.sh $(venv)
+	@touch $@
+
+setup: $(installed) ## create .venv from requirements.lock
+
+demo: $(installed) ## carry a video from source to receiver and show it live (DEMO_SECONDS bounds it)
+	@lab/packages.sh lab
+	@$(bin)/python -m lab demo
+
+test: $(installed) guest ## run every test this machine can run
+	@lab/packages.sh lab peers
+	@$(bin)/python -m pytest $(PYTEST_ARGS)
+
+guest: $(installed)
+	@lab/packages.sh guest
+	@$(bin)/python -m lab kernel-amt build --optional
+
+lint: $(installed) ## ruff, mypy and the import contracts
+	@$(bin)/ruff check .
+	@$(bin)/ruff format --check .
+	@$(bin)/mypy
+	@$(bin)/lint-imports
+
+bench: $(installed) ## measure, and write docs/bench.md and docs/bench.png
+	@lab/packages.sh lab
+	@$(bin)/python -m lab.bench
+
+lock: $(installed) ## resolve pyproject.toml into requirements.lock again
+	@.cache/bootstrap/bin/uv pip compile pyproject.toml --extra agent --extra dev --universal --generate-hashes \
+	    --no-header --quiet --output-file requirements.lock
+
+clean: ## remove everything made by the other targets
+	@if [ -x $(bin)/python ]; then $(bin)/python -m lab down --quiet || true; fi
+	@rm -rf $(venv) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist demo-output
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

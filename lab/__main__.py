@@ -1,0 +1,122 @@
+"""`python -m lab`: the lab's programs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from ipaddress import ip_address
+from types import FrameType
+
+import click
+
+from agent.protocol.channels import Channel
+from lab.measure import Measurement, receive
+from lab.namespaces import Lab, LabError, delete_namespaces
+from lab.topology import DEFAULT_PREFIX, PAYLOAD_PORT, Topology
+from lab.traffic import Stream, send
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@click.group()
+def main() -> None:
+    """Topologies of network namespaces, traffic, faults and peers."""
+    signal.signal(signal.SIGTERM, _interrupt)  # a stopped lab cleans up as an interrupted one does
+
+
+@main.command("up")
+@click.option("--prefix", default=DEFAULT_PREFIX, show_default=True)
+@click.option("--downstreams", default=1, show_default=True)
+@click.option("--receivers", default=1, show_default=True)
+def up_command(prefix: str, downstreams: int, receivers: int) -> None:
+    """Make the topology and keep it until Ctrl-C."""
+    with Lab(Topology(prefix=prefix, downstreams=downstreams, receivers=receivers)) as lab:
+        click.echo("namespaces: " + " ".join(lab.topology.namespaces))
+        click.echo("enter one with: ip netns exec NAME bash; Ctrl-C removes them")
+        try:
+            signal.pause()
+        except KeyboardInterrupt:
+            click.echo("removing the lab")
+
+
+@main.command("down")
+@click.option("--prefix", default=DEFAULT_PREFIX, show_default=True)
+@click.option("--quiet", is_flag=True)
+def down_command(prefix: str, quiet: bool) -> None:
+    """Remove what a killed lab left."""
+    removed = delete_namespaces(prefix)
+    if not quiet:
+        click.echo("removed: " + (" ".join(removed) or "nothing"))
+
+
+@main.command("send")
+@click.argument("group")
+@click.option("--port", default=PAYLOAD_PORT, show_default=True)
+@click.option("--interface")
+@click.option("--rate", default=1000.0, show_default=True, help="packets per second")
+@click.option("--size", default=1316, show_default=True, help="UDP payload in bytes")
+@click.option("--seconds", type=float)
+@click.option("--hops", default=32, show_default=True)
+@click.option("--first-sequence", default=0, show_default=True)
+def send_command(
+    *,
+    group: str,
+    port: int,
+    interface: str | None,
+    rate: float,
+    size: int,
+    seconds: float | None,
+    hops: int,
+    first_sequence: int,
+) -> None:
+    """Send numbered, timestamped packets to GROUP; prints what was sent as JSON."""
+    stream = Stream(ip_address(group), port, interface, rate, size, seconds, hops, first_sequence)
+    click.echo(json.dumps({"sent": send(stream), "first_sequence": first_sequence}))
+
+
+@main.command("receive")
+@click.argument("source")
+@click.argument("group")
+@click.option("--port", default=PAYLOAD_PORT, show_default=True)
+@click.option("--interface", required=True)
+@click.option("--seconds", type=float, help="stop after this long")
+@click.option("--packets", type=int, help="stop after this many")
+@click.option("--idle", type=float, help="stop when nothing came for this long after the first packet")
+@click.option("--every", type=float, help="print a JSON line this often while receiving")
+def receive_command(
+    *,
+    source: str,
+    group: str,
+    port: int,
+    interface: str,
+    seconds: float | None,
+    packets: int | None,
+    idle: float | None,
+    every: float | None,
+) -> None:
+    """Join SOURCE (or `*`) and GROUP, count, and print loss, reorder and latency as JSON; fails if nothing came."""
+
+    def show(measurement: Measurement) -> None:
+        click.echo(json.dumps(measurement.report()))
+
+    channel = Channel.parse(source, group)
+    result = receive(
+        channel, port, interface, seconds=seconds, packets=packets, idle_seconds=idle, every=every, progress=show
+    )
+    show(result)
+    sys.exit(0 if result.received else 1)
+
+
+def run() -> None:
+    """Entry point: errors of the lab are told in one line."""
+    try:
+        main()
+    except LabError as error:
+        raise SystemExit(f"lab: {error}") from error
+
+
+if __name__ == "__main__":
+    run()

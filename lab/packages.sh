@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# packages.sh GROUP...: make the Debian packages of each group present. Root on a Debian system installs what is missing;
+# anyone else is told what is missing, and what that leaves out. Groups: python, lab, peers, guest.
+set -euo pipefail
+
+missing=()
+need() { command -v "$1" > /dev/null 2>&1 || missing+=("$2"); }
+need_python() {
+    python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || missing+=(python3)
+    python3 -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
+}
+need_file() { [ -e "$1" ] || compgen -G "$1" > /dev/null || missing+=("$2"); }
+
+for group in "$@"; do
+    case $group in
+        python) need_python ;;
+        lab) # namespaces and what carries the demonstration
+            need ip iproute2; need nft nftables; need sysctl procps; need nsenter util-linux; need ethtool ethtool
+            need conntrack conntrack; need ffmpeg ffmpeg ;;
+        peers) # programs the tests talk to
+            need tshark tshark; need tcpdump tcpdump; need iperf iperf; need ping iputils-ping ;;
+        guest) # what building the User Mode Linux guest takes
+            need flex flex; need bison bison; need bc bc; need xz xz-utils; need gcc gcc; need make make
+            need depmod kmod; need_file '/usr/lib/*-linux-gnu*/libc.a' libc6-dev ;;
+        *) echo "packages.sh: no group named $group" >&2; exit 2 ;;
+    esac
+done
+[ ${#missing[@]} -gt 0 ] || exit 0
+
+if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
+    echo "not installed here (needs root and apt-get): ${missing[*]}; whatever needs them is left out" >&2
+    [[ " ${missing[*]} " != *" python3"* ]] || { echo "Python 3.11 with venv is the one thing nothing works without" >&2; exit 1; }
+    exit 0
+fi
+echo "installing: ${missing[*]}"
+export DEBIAN_FRONTEND=noninteractive
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } > "$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    exit 1
+fi

@@ -1,0 +1,114 @@
+"""Turns a topology into iproute2 commands: which links, addresses, routes and kernel settings each namespace gets."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from lab import topology
+from lab.topology import Address, Topology
+
+_LINK_SETTINGS = {
+    # Addresses are usable at once: nobody else is on these links to collide with (RFC 4862 §5.4).
+    "net.ipv6.conf.default.accept_dad": "0",
+    "net.ipv6.conf.all.accept_dad": "0",
+    "net.ipv6.conf.default.accept_ra": "0",
+    "net.ipv4.conf.all.rp_filter": "0",
+    "net.ipv4.conf.default.rp_filter": "2",  # what systemd sets on Debian
+}
+_ROUTER_SETTINGS = {"net.ipv4.ip_forward": "1", "net.ipv6.conf.all.forwarding": "1"}
+
+
+@dataclass(slots=True)
+class WiringPlan:
+    """Commands that make a topology.
+
+    Attributes:
+        links: `ip link add` commands, in order.
+        batches: namespace to lines for `ip -batch`: addresses, link state, routes.
+        sysctls: namespace to kernel settings, made before its links.
+    """
+
+    links: list[list[str]] = field(default_factory=list)
+    batches: dict[str, list[str]] = field(default_factory=dict)
+    sysctls: dict[str, dict[str, str]] = field(default_factory=dict)
+    _ends: list[tuple[str, str, str, str]] = field(default_factory=list)
+
+    def connect(self, one: str, one_interface: str, other: str, other_interface: str, mtu: int) -> None:
+        """Join two namespaces with a veth pair."""
+        command = ["ip", "link", "add", one_interface, "netns", one, "mtu", str(mtu), "type", "veth"]
+        self.links.append([*command, "peer", "name", other_interface, "netns", other, "mtu", str(mtu)])
+        self._ends.append((one, one_interface, other, other_interface))
+
+    def links_of(self, namespace: str, interface: str) -> list[list[str]]:
+        """The commands that make the pair one end of which is `interface` in `namespace`."""
+        wanted = (namespace, interface)
+        return [link for link, ends in zip(self.links, self._ends, strict=True) if wanted in (ends[:2], ends[2:])]
+
+    def address(self, namespace: str, interface: str, address: Address) -> None:
+        """Bring an interface up with its addresses."""
+        self.batches[namespace] += [
+            f"link set {interface} up",
+            f"address replace {address.with_prefix_ipv4} dev {interface}",
+            f"address replace {address.with_prefix_ipv6} dev {interface} nodad",
+        ]
+
+    def route(self, namespace: str, ipv4: str, ipv6: str, via: Address) -> None:
+        """Route a destination of each family by a neighbour."""
+        self.batches[namespace] += [f"route replace {ipv4} via {via.ipv4}", f"route replace {ipv6} via {via.ipv6}"]
+
+
+def plan(lab: Topology) -> WiringPlan:
+    """Everything to do for `lab`."""
+    wiring = WiringPlan()
+    routers = {lab.relay, lab.internet, lab.border}
+    for name in lab.namespaces:
+        wiring.sysctls[name] = _LINK_SETTINGS | (_ROUTER_SETTINGS if name in routers else {})
+        wiring.batches[name] = ["link set lo up"]
+    _plan_outside(lab, wiring)
+    _plan_domain(lab, wiring)
+    return wiring
+
+
+def _plan_outside(lab: Topology, wiring: WiringPlan) -> None:
+    """Source, relay and Internet, up to the border's uplink."""
+    host, native, uplink = topology.HOST_INTERFACE, topology.RELAY_NATIVE, topology.RELAY_UPLINK
+    wiring.connect(lab.source, host, lab.relay, native, lab.native_mtu)
+    wiring.connect(lab.relay, uplink, lab.internet, "relay0", lab.uplink_mtu)
+    wiring.connect(lab.internet, "border0", lab.border, topology.BORDER_UPLINK, lab.uplink_mtu)
+
+    wiring.address(lab.source, host, topology.SOURCE)
+    wiring.route(lab.source, "0.0.0.0/0", "::/0", topology.RELAY_NATIVE_ADDRESS)
+
+    wiring.address(lab.relay, native, topology.RELAY_NATIVE_ADDRESS)
+    for address in (topology.RELAY, topology.FAULTY_RELAY, topology.STRANGER):
+        wiring.address(lab.relay, uplink, address)
+    wiring.address(lab.relay, "lo", topology.DISCOVERY)
+    wiring.route(lab.relay, "0.0.0.0/0", "::/0", topology.INTERNET_RELAY_SIDE)
+
+    wiring.address(lab.internet, "relay0", topology.INTERNET_RELAY_SIDE)
+    wiring.address(lab.internet, "border0", topology.INTERNET_BORDER_SIDE)
+    if lab.translate:
+        wiring.batches[lab.internet].append(f"address replace {topology.TRANSLATED}/32 dev relay0")
+    discovery = topology.DISCOVERY
+    wiring.route(lab.internet, discovery.with_prefix_ipv4, discovery.with_prefix_ipv6, topology.RELAY)
+    wiring.route(lab.internet, "198.51.100.0/24", "2001:db8:51::/64", topology.RELAY)
+    wiring.route(lab.internet, "10.20.0.0/16", "2001:db8:d::/48", topology.BORDER)
+
+
+def _plan_domain(lab: Topology, wiring: WiringPlan) -> None:
+    """The border and everything behind it: one bridge a LAN, every receiver a port."""
+    wiring.address(lab.border, topology.BORDER_UPLINK, topology.BORDER)
+    wiring.route(lab.border, "0.0.0.0/0", "::/0", topology.INTERNET_BORDER_SIDE)
+    switch = wiring.batches[lab.router]
+    for index in range(lab.downstreams):
+        switch += [f"link add lan{index} type bridge mcast_snooping 0 forward_delay 0", f"link set lan{index} up"]
+        port = f"border{index}"
+        wiring.connect(lab.border, topology.downstream(index), lab.router, port, lab.downstream_mtu)
+        wiring.address(lab.border, topology.downstream(index), topology.border_downstream(index))
+        switch += [f"link set {port} master lan{index}", f"link set {port} up"]
+    for index in range(lab.receivers):
+        receiver, port, lan = lab.receiver(index), f"receiver{index}", lab.receiver_lan(index)
+        wiring.connect(receiver, topology.HOST_INTERFACE, lab.router, port, lab.downstream_mtu)
+        wiring.address(receiver, topology.HOST_INTERFACE, lab.receiver_address(index))
+        wiring.route(receiver, "0.0.0.0/0", "::/0", topology.border_downstream(lan))
+        switch += [f"link set {port} master lan{lan}", f"link set {port} up"]
