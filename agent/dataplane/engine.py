@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
-from agent.protocol.channels import Address, Channel, Endpoint
+from agent.protocol.channels import Address, Channel, Endpoint, Network
 
 
 class Refusal(Enum):
@@ -21,7 +21,10 @@ class Refusal(Enum):
     LINK_LOCAL_GROUP = "link_local_group"
     SPOOFED_LOCAL_SOURCE = "spoofed_local_source"
     TTL_EXPIRED = "ttl_expired"
+    CONGESTION_LOST = "congestion_lost"  # outer CE on an inner Not-ECT packet, RFC 6040 §4.2
+    SOURCE_PENDING = "source_pending"  # any-source interest, the new source is announced but not set yet
     TOO_BIG = "too_big"
+    RECEIVE_OVERFLOW = "receive_overflow"  # the kernel dropped it because the socket's buffer was full
     OUTPUT_ERROR = "output_error"
 
 
@@ -56,7 +59,7 @@ class Traffic:
 
 @dataclass(slots=True)
 class Counters:
-    """Everything an engine counted since it started."""
+    """What an engine counted: channels and tunnels since they were set, refusals since the engine started."""
 
     channels: dict[Channel, Traffic] = field(default_factory=dict)
     tunnels: dict[str, Traffic] = field(default_factory=dict)
@@ -94,6 +97,12 @@ class Engine(Protocol):
 
     def remove_group(self, group: Address) -> None:
         """Forget any-source interest; channels already set stay."""
+
+    def interface_changed(self, name: str) -> None:
+        """Attach a downstream interface again after it was created, removed or recreated; channels naming it follow."""
+
+    def set_local_networks(self, networks: Iterable[Network]) -> None:
+        """Replace the prefixes whose addresses may not be the source of a tunnelled packet."""
 
     def counters(self) -> Counters:
         """A snapshot of the counters."""
