@@ -7,10 +7,12 @@ import signal
 import sys
 from ipaddress import ip_address
 from types import FrameType
+from typing import TextIO
 
 import click
 
 from agent.protocol.channels import Channel
+from lab.kernel_amt import guest
 from lab.measure import Measurement, receive
 from lab.namespaces import Lab, LabError, delete_namespaces
 from lab.topology import DEFAULT_PREFIX, PAYLOAD_PORT, Topology
@@ -108,6 +110,34 @@ def receive_command(
     )
     show(result)
     sys.exit(0 if result.received else 1)
+
+
+@main.group("kernel-amt")
+def kernel_amt_group() -> None:
+    """The Linux kernel's AMT relay and gateway in User Mode Linux."""
+
+
+@kernel_amt_group.command("build")
+@click.option("--optional", is_flag=True, help="say what is missing instead of failing")
+def kernel_amt_build(*, optional: bool) -> None:
+    """Build the guest from Debian's packages unless it is there."""
+    try:
+        guest.build()
+    except LabError as error:
+        if not optional:
+            raise
+        click.echo(f"left out: {error}", err=True)
+
+
+@kernel_amt_group.command("run")
+@click.argument("script", type=click.File())
+@click.option("--seconds", default=300.0, show_default=True)
+def kernel_amt_run(script: TextIO, seconds: float) -> None:
+    """Run SCRIPT in the guest, joined to the lab's Internet; prints its output and ends with its status."""
+    with Lab() as lab, guest.Guest(lab, lab.topology.internet, script.read()) as machine:
+        status = machine.finish(seconds)
+        click.echo(machine.read("log"), nl=False)
+    sys.exit(status)
 
 
 def run() -> None:

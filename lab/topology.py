@@ -3,8 +3,8 @@
     source --native LAN-- relay --uplink-- internet --uplink-- border --downstream LANs-- router -- receivers
 
 The Internet forwards unicast only. The router is a layer-2 switch that never snoops, so that a join reaches the border
-as the receiver sent it. A topology's prefix names its namespaces, and topologies of different prefixes never meet: every
-one uses the same addresses, in namespaces of its own.
+as the receiver sent it. A topology's prefix names its namespaces, and topologies of different prefixes never meet:
+each uses the same addresses in namespaces of its own.
 """
 
 from __future__ import annotations
