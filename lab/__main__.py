@@ -6,12 +6,14 @@ import json
 import signal
 import sys
 from ipaddress import ip_address
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
 import click
 
 from agent.protocol.channels import Channel
+from lab.faulty_relay import FaultyRelay
 from lab.kernel_amt import guest
 from lab.measure import Measurement, receive
 from lab.namespaces import Lab, LabError, delete_namespaces
@@ -110,6 +112,16 @@ def receive_command(
     )
     show(result)
     sys.exit(0 if result.received else 1)
+
+
+@main.command("faulty-relay")
+@click.option("--address", required=True, help="where gateways find the relay")
+@click.option("--relay", required=True, help="the real relay")
+@click.option("--stranger", required=True, help="the address of the fault other_address")
+@click.option("--control", required=True, type=click.Path(path_type=Path), help="Unix socket that takes the faults")
+def faulty_relay_command(address: str, relay: str, stranger: str, control: Path) -> None:
+    """Stand between gateways and a relay, and spoil what the control socket asks for."""
+    FaultyRelay(ip_address(address), ip_address(relay), ip_address(stranger), control).run()
 
 
 @main.group("kernel-amt")
