@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from agent.media import TransportStream
 from agent.protocol.channels import Address, Channel
 from lab.traffic import HEADER, MAGIC
 
@@ -30,11 +31,11 @@ class Measurement:
     """What arrived of a stream, counted from its first packet on.
 
     Attributes:
-        received: packets, duplicates included.
+        received: packets, duplicates included, numbered or not.
         lost: sequence numbers between the first and the last that never came.
         reordered: packets that came after a later one.
         duplicates: packets that came again.
-        foreign: packets that are not of `lab.traffic`.
+        foreign: packets that are not of `lab.traffic`; `transport` counts the MPEG-TS continuity of those.
         payload_bytes: UDP payload, duplicates included.
         first_sequence: number of the first packet; None before it.
         last_sequence: highest number seen.
@@ -47,6 +48,7 @@ class Measurement:
     reordered: int = 0
     duplicates: int = 0
     foreign: int = 0
+    transport: TransportStream = field(default_factory=TransportStream)
     payload_bytes: int = 0
     first_sequence: int | None = None
     last_sequence: int = -1
@@ -63,20 +65,22 @@ class Measurement:
 
     def count(self, payload: bytes, now: float) -> None:
         """Count one packet that arrived at `now`."""
-        if len(payload) < HEADER.size or not payload.startswith(MAGIC):
-            self.foreign += 1
-            return
-        _, _, sequence, sent = HEADER.unpack_from(payload)
         self.received += 1
         self.payload_bytes += len(payload)
-        if len(self._latencies) < _MOST_LATENCIES:
-            self._latencies.append(int(now * 1e9) - sent)
-        if self.first_sequence is None:
-            self.first_sequence, self.join_seconds = sequence, now - self._joined_at
-            self.last_sequence = sequence - 1
+        if self.join_seconds is None:
+            self.join_seconds = now - self._joined_at
         else:
             self.longest_gap_seconds = max(self.longest_gap_seconds, now - self._last_at)
         self._last_at = now
+        if len(payload) < HEADER.size or not payload.startswith(MAGIC):
+            self.foreign += 1
+            self.transport.feed(payload)
+            return
+        _, _, sequence, sent = HEADER.unpack_from(payload)
+        if len(self._latencies) < _MOST_LATENCIES:
+            self._latencies.append(int(now * 1e9) - sent)
+        if self.first_sequence is None:
+            self.first_sequence, self.last_sequence = sequence, sequence - 1
         self._place(sequence)
 
     def _place(self, sequence: int) -> None:
@@ -107,6 +111,8 @@ class Measurement:
             "reordered": self.reordered,
             "duplicates": self.duplicates,
             "foreign": self.foreign,
+            "transport_packets": self.transport.packets,
+            "continuity_errors": self.transport.discontinuities + self.transport.sync_errors,
             "payload_bytes": self.payload_bytes,
             "first_sequence": self.first_sequence,
             "last_sequence": self.last_sequence if self.first_sequence is not None else None,
