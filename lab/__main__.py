@@ -13,6 +13,7 @@ from typing import TextIO
 import click
 
 from agent.protocol.channels import Channel
+from lab import demo
 from lab.faulty_relay import FaultyRelay
 from lab.kernel_amt import guest
 from lab.measure import Measurement, receive
@@ -122,6 +123,12 @@ def receive_command(
 def faulty_relay_command(address: str, relay: str, stranger: str, control: Path) -> None:
     """Stand between gateways and a relay, and spoil what the control socket asks for."""
     FaultyRelay(ip_address(address), ip_address(relay), ip_address(stranger), control).run()
+
+
+@main.command("demo")
+def demo_command() -> None:
+    """Carry a video from source to receiver and show it live."""
+    sys.exit(demo.main())
 
 
 @main.group("kernel-amt")

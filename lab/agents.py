@@ -115,7 +115,8 @@ class Agent:
             LabError: it ended, or is not ready in time.
         """
         with self.place.log.open("a") as log:
-            command = [sys.executable, "-m", "agent", "run", "--config", str(self.place.configuration)]
+            program = Path(sys.executable).with_name("amt-agent")
+            command = [str(program), "run", "--config", str(self.place.configuration)]
             self._process = self._lab.start(self.place.namespace, *command, stdout=log, stderr=log)
         try:
             wait_until(self._answers, _START_SECONDS, f"{self.place.name} is ready")

@@ -17,6 +17,7 @@ DEFAULT_PREFIX: Final = "isl"
 AMT_PORT: Final = 2268  # RFC 7450 §7.2
 PAYLOAD_PORT: Final = 5004
 SSM_GROUP_IPV4: Final = "232.1.1.1"
+NUMBERED_GROUP_IPV4: Final = "232.1.1.2"
 SSM_GROUP_IPV6: Final = "ff3e::8000:1"
 ASM_GROUP_IPV4: Final = "239.1.1.1"
 ASM_GROUP_IPV6: Final = "ff15::1:1"

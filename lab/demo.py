@@ -1,0 +1,255 @@
+"""`make demo`: a video from a source over our relay, a unicast-only Internet and our agent to a receiver, watched live.
+
+Three channels travel: the video, and one numbered stream of each IP version whose every packet is counted. The
+demonstration ends by itself without a terminal, and says by its exit status whether everything arrived whole.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.live import Live
+
+from agent.protocol.channels import Address
+from lab import topology, video
+from lab.agents import Agent, AgentPlace, gateway_configuration, relay_configuration
+from lab.demo_view import Snapshot, render, summary
+from lab.namespaces import Lab, LabError, missing_for_namespaces, stop
+from lab.topology import Topology
+
+OUTPUT: Final = Path("demo-output")
+_UNATTENDED_SECONDS: Final = 60.0
+_NUMBERED_RATE: Final = 500
+_VIDEO_RECEIVER, _COUNTER = 0, 1  # receivers by number
+
+
+@dataclass(slots=True)
+class Counted:
+    """A measuring receiver that prints a line of figures every second.
+
+    Attributes:
+        label: what it receives.
+        figures: its last line.
+    """
+
+    label: str
+    process: subprocess.Popen[str]
+    figures: dict[str, Any] = field(default_factory=dict)
+    _reader: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Follow its lines."""
+        self._reader = threading.Thread(target=self._follow, daemon=True)
+        self._reader.start()
+
+    def _follow(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.figures = json.loads(line)
+
+    def finish(self) -> None:
+        """Wait for its last line, after it was told to end."""
+        self._reader.join(10.0)
+
+    def is_whole(self) -> bool:
+        """Whether packets came, and none was lost, doubled, late or broken."""
+        wrong = ("lost", "duplicates", "reordered", "continuity_errors")
+        return bool(self.figures.get("received")) and not any(self.figures.get(name) for name in wrong)
+
+
+def run() -> int:
+    """Run the demonstration; the exit status."""
+    console = Console()
+    missing = missing_for_namespaces()
+    if missing:
+        console.print("left out: the whole demonstration, which needs " + ", ".join(missing))
+        return 1
+    has_video = shutil.which("ffmpeg") is not None
+    if not has_video:
+        console.print("left out: the video, which needs the program ffmpeg; the counted streams stand in for it")
+    OUTPUT.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="isl-demo-") as directory, Lab(Topology(receivers=2)) as lab:
+        demonstration = Demonstration(lab, Path(directory), console, has_video=has_video)
+        with demonstration.started():
+            demonstration.watch(_seconds(console))
+            return demonstration.verdict()
+
+
+def _seconds(console: Console) -> float | None:
+    """How long to run; None is until Ctrl-C."""
+    if text := os.environ.get("DEMO_SECONDS"):
+        return float(text)
+    return None if console.is_terminal else _UNATTENDED_SECONDS
+
+
+class Demonstration:
+    """Agents, sources and receivers in a lab."""
+
+    def __init__(self, lab: Lab, directory: Path, console: Console, *, has_video: bool) -> None:
+        self._lab = lab
+        self._console = console
+        self._has_video = has_video
+        self._directory = directory
+        place = topology.RELAY
+        names = lab.topology
+        self._relay = Agent(lab, AgentPlace(names.relay, directory, "relay"), relay_configuration(topology.RELAY))
+        self._border = Agent(
+            lab,
+            AgentPlace(names.border, directory, "border"),
+            gateway_configuration(names.downstream_interfaces, [str(place.ipv4), str(place.ipv6)]),
+        )
+        self._frame = OUTPUT / "frame.png"
+        self._video_log = OUTPUT / "receiver.log"
+        self._counted: list[Counted] = []
+        self._receivers: list[subprocess.Popen[str]] = []
+        self._sources: list[subprocess.Popen[str]] = []
+
+    def started(self) -> ExitStack:
+        """Start everything; leaving the result ends it and keeps the agents' logs.
+
+        Raises:
+            LabError: an agent did not become ready.
+        """
+        stack = ExitStack()
+        try:
+            for agent in (self._relay, self._border):
+                agent.place.log.touch()
+                stack.callback(shutil.copy, agent.place.log, OUTPUT)
+                stack.callback(agent.close)
+                agent.start()
+            self._frame.unlink(missing_ok=True)
+            self._start_sources(stack)
+            self._start_receivers(stack)
+        except BaseException:
+            stack.close()
+            raise
+        return stack
+
+    def _start_sources(self, stack: ExitStack) -> None:
+        names = self._lab.topology
+        if self._has_video:
+            log = stack.enter_context((OUTPUT / "source.log").open("w"))
+            group = ip_address(topology.SSM_GROUP_IPV4)
+            self._sources.append(video.start_source(self._lab, group, topology.SOURCE.ipv4, log))
+        for group in _numbered_groups():
+            options = ["--interface", topology.HOST_INTERFACE, "--rate", str(_NUMBERED_RATE)]
+            command = [sys.executable, "-m", "lab", "send", str(group), *options]
+            self._sources.append(self._lab.start(names.source, *command))
+
+    def _start_receivers(self, stack: ExitStack) -> None:
+        names = self._lab.topology
+        group = ip_address(topology.SSM_GROUP_IPV4)
+        if self._has_video:
+            log = stack.enter_context(self._video_log.open("w"))
+            viewer = names.receiver(_VIDEO_RECEIVER)
+            local = names.receiver_address(_VIDEO_RECEIVER).ipv4
+            source = topology.SOURCE.ipv4
+            process = video.start_receiver(self._lab, viewer, source, group, local, self._frame, log)
+            self._receivers.append(process)
+            self._count("video", group)
+        for numbered in _numbered_groups():
+            self._count(f"numbered IPv{numbered.version}", numbered)
+
+    def _count(self, label: str, group: Address) -> None:
+        source = topology.SOURCE.of(group.version)
+        command = video.receive_command(sys.executable, source, group, "--every", "1")
+        namespace = self._lab.topology.receiver(_COUNTER)
+        process = self._lab.start(namespace, *command, stdout=subprocess.PIPE)
+        self._counted.append(Counted(label, process))
+        self._receivers.append(process)
+
+    def watch(self, seconds: float | None) -> None:
+        """Show the live table until the time is over or Ctrl-C."""
+        end = None if seconds is None else time.monotonic() + seconds
+        snapshot = self._snapshot(None)
+        try:
+            if not self._console.is_terminal:
+                self._report_lines(end)
+                return
+            with Live(render(snapshot), console=self._console, auto_refresh=False) as live:
+                while end is None or time.monotonic() < end:
+                    time.sleep(1.0)
+                    snapshot = self._snapshot(snapshot)
+                    live.update(render(snapshot), refresh=True)
+        except KeyboardInterrupt:
+            pass
+
+    def _report_lines(self, end: float | None) -> None:
+        """For a log file: one line of each channel every ten seconds."""
+        snapshot = self._snapshot(None)
+        while end is not None and (left := end - time.monotonic()) > 0:
+            time.sleep(min(left, 10.0))
+            snapshot = self._snapshot(snapshot)
+            for line in summary(snapshot):
+                self._console.print(line, soft_wrap=True, highlight=False)
+
+    def _snapshot(self, before: Snapshot | None) -> Snapshot:
+        relay, border = self._relay, self._border
+        counted = {item.label: item.figures for item in self._counted}
+        return Snapshot(
+            time.monotonic(),
+            relay.get("tunnels")["items"],
+            border.get("tunnels")["items"],
+            border.channels(),
+            counted,
+            before,
+        )
+
+    def verdict(self) -> int:
+        """End the receivers, then the sources, and judge: 0 when everything arrived whole."""
+        for process in self._receivers:
+            process.send_signal(signal.SIGTERM)
+        for process in self._receivers:
+            process.wait(10.0)
+        whole = True
+        for counted in self._counted:
+            counted.finish()
+            whole &= counted.is_whole()
+            self._console.print(_sentence(counted), highlight=False, soft_wrap=True)
+        if self._has_video:
+            damaged = video.damage(self._video_log.read_text())
+            decoded = video.decodes(self._frame)
+            whole &= damaged == 0 and decoded
+            state = "decodes" if decoded else "does not decode"
+            self._console.print(f"receiver: {damaged} reports of damage; {self._frame} {state}", highlight=False)
+        for process in self._sources:
+            stop(process)
+        self._console.print("the stream arrived whole" if whole else "the stream did NOT arrive whole")
+        return 0 if whole else 1
+
+
+def _numbered_groups() -> list[Address]:
+    return [ip_address(topology.NUMBERED_GROUP_IPV4), ip_address(topology.SSM_GROUP_IPV6)]
+
+
+def _sentence(counted: Counted) -> str:
+    figures = counted.figures
+    if not figures.get("received"):
+        return f"{counted.label}: nothing arrived"
+    return (
+        f"{counted.label}: {figures['received']} packets, {figures['lost']} lost, {figures['continuity_errors']} "
+        f"continuity errors, first packet {figures['join_seconds'] * 1000:.0f} ms after the join"
+    )
+
+
+def main() -> int:
+    """Run, and tell the lab's errors in one line."""
+    try:
+        return run()
+    except LabError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 1
