@@ -11,6 +11,10 @@ from typing import Protocol
 from agent.protocol.channels import Address, Channel, Endpoint, Network
 
 
+class EngineError(Exception):
+    """The host cannot forward what was asked; the message says why."""
+
+
 class Refusal(Enum):
     """Why a tunnelled packet was not forwarded; the value is the label in metrics and in `status`."""
 
@@ -87,7 +91,13 @@ class Engine(Protocol):
         """Stop reading a tunnel's socket; the caller closes it."""
 
     def set_channel(self, channel: Channel, tunnels: frozenset[str], interfaces: frozenset[str]) -> None:
-        """Forward `channel` (source given) from `tunnels` out of `interfaces`; replaces what was set before."""
+        """Forward `channel` (source given) from `tunnels` out of `interfaces`; replaces what was set before.
+
+        Interfaces that do not exist yet join in after `interface_changed`.
+
+        Raises:
+            EngineError: the kernel cannot forward it (no multicast routing for the family, too many interfaces).
+        """
 
     def remove_channel(self, channel: Channel) -> None:
         """Stop forwarding; nothing happens when the channel is unknown."""
@@ -103,6 +113,9 @@ class Engine(Protocol):
 
     def set_local_networks(self, networks: Iterable[Network]) -> None:
         """Replace the prefixes whose addresses may not be the source of a tunnelled packet."""
+
+    def traffic(self, channel: Channel) -> Traffic | None:
+        """What was forwarded of one channel since it was set, None when it is not set; cheap enough to poll."""
 
     def counters(self) -> Counters:
         """A snapshot of the counters."""

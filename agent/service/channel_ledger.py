@@ -1,0 +1,92 @@
+"""What happened to each channel over time: since when it is wanted, when its first packet came, if it still flows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from agent.dataplane.engine import Traffic
+from agent.protocol.channels import Channel
+
+FAST_SAMPLING: Final = 10.0
+"""Seconds after a join in which its first packet is looked for closely."""
+
+
+@dataclass(slots=True)
+class ChannelRecord:
+    """Times of one channel, on the loop's clock in seconds.
+
+    Attributes:
+        since: when the first interest came.
+        first_packet: when its counter was first seen above zero, None before.
+        last_moved: when its counter last moved, None before the first packet.
+        traffic: counters at the last look.
+    """
+
+    since: float
+    first_packet: float | None = None
+    last_moved: float | None = None
+    traffic: Traffic | None = None
+
+    @property
+    def join_latency(self) -> float | None:
+        """Seconds from the first interest to the first packet, None before it."""
+        return None if self.first_packet is None else self.first_packet - self.since
+
+
+class ChannelLedger:
+    """Records of every channel wanted now, oldest first."""
+
+    def __init__(self) -> None:
+        self._records: dict[Channel, ChannelRecord] = {}
+        self._awaited: dict[Channel, float] = {}
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def open(self, channel: Channel, now: float) -> None:
+        """Begin a record; an open one goes on."""
+        if channel not in self._records:
+            self._records[channel] = ChannelRecord(now)
+            self._awaited[channel] = now
+
+    def close(self, channel: Channel) -> None:
+        """End a record."""
+        self._records.pop(channel, None)
+        self._awaited.pop(channel, None)
+
+    def get(self, channel: Channel) -> ChannelRecord | None:
+        """The record of a channel, None when it is not wanted."""
+        return self._records.get(channel)
+
+    def channels(self) -> list[Channel]:
+        """Every channel with a record, oldest first."""
+        return list(self._records)
+
+    def awaited(self, now: float) -> list[Channel]:
+        """Young channels whose first packet has not come; forgets those that waited too long to be watched closely."""
+        for channel, since in list(self._awaited.items()):
+            if now - since > FAST_SAMPLING:
+                del self._awaited[channel]
+        return list(self._awaited)
+
+    def take(self, channel: Channel, traffic: Traffic, now: float) -> None:
+        """Compare a channel's counters with the last look."""
+        record = self._records.get(channel)
+        if record is None:
+            return
+        before = record.traffic.packets if record.traffic is not None else 0
+        record.traffic = Traffic(traffic.packets, traffic.bytes)
+        if traffic.packets == before:
+            return
+        record.last_moved = now
+        if record.first_packet is None:
+            record.first_packet = now
+            self._awaited.pop(channel, None)
+
+    def silent_since(self, channel: Channel) -> float | None:
+        """When a channel last moved, or was opened if it never did; None when it is not wanted."""
+        record = self._records.get(channel)
+        if record is None:
+            return None
+        return record.since if record.last_moved is None else record.last_moved

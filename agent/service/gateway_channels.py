@@ -1,0 +1,136 @@
+"""Keeps tunnels and engine in step with the tree: changed groups are planned again, only differences applied."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from agent.dataplane.engine import Engine
+from agent.protocol.channels import NOTHING, Address, Channel
+from agent.service.channel_ledger import ChannelLedger
+from agent.service.tunnel import Tunnel
+from agent.tree import EMPTY_PLAN, GroupPlan, Tree
+
+SLOW_SAMPLE: Final = 2.0
+FAST_SAMPLE: Final = 0.01
+LEARNED_SOURCE_LIFETIME: Final = 210.0
+"""Seconds of silence after which a source that any-source interest brought is forgotten (RFC 7761 §4.11 Keepalive)."""
+
+
+class ChannelControl:
+    """Applies plans and watches counters."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, tree: Tree, engine: Engine, tunnels: Mapping[str, Tunnel]
+    ) -> None:
+        self.ledger = ChannelLedger()
+        self.unserved: set[Channel] = set()
+        self.on_sample: Callable[[], None] = lambda: None
+        self._loop = loop
+        self._tree = tree
+        self._engine = engine
+        self._tunnels = tunnels
+        self._plans: dict[Address, GroupPlan] = {}
+        self._is_pending = False
+        self._slow: asyncio.TimerHandle | None = loop.call_later(SLOW_SAMPLE, self._sample_all)
+        self._fast: asyncio.TimerHandle | None = None
+
+    def plan(self, group: Address) -> GroupPlan:
+        """What is applied for a group now."""
+        return self._plans.get(group, EMPTY_PLAN)
+
+    def changed(self) -> None:
+        """The tree changed: apply it once in the loop's next turn."""
+        if not self._is_pending:
+            self._is_pending = True
+            self._loop.call_soon(self.apply)
+
+    def apply(self) -> None:
+        """Apply every changed group now."""
+        self._is_pending = False
+        for group in self._tree.changed():
+            self._apply_group(group)
+        if self._fast is None and self.ledger.awaited(self._loop.time()):
+            self._fast = self._loop.call_later(FAST_SAMPLE, self._sample_awaited)
+
+    def new_source(self, channel: Channel, _tunnel: str) -> None:
+        """The engine met a source that any-source interest brought: forward it from now on, at once."""
+        if self._tree.learn(channel):
+            self.apply()
+
+    def subscriptions(self, tunnel: str) -> int:
+        """Channels that come through a tunnel."""
+        return sum(1 for plan in self._plans.values() for route in plan.routes.values() if route.tunnel == tunnel)
+
+    def close(self) -> None:
+        """Stop sampling."""
+        for timer in (self._slow, self._fast):
+            if timer is not None:
+                timer.cancel()
+
+    def _apply_group(self, group: Address) -> None:
+        old, new = self._plans.get(group, EMPTY_PLAN), self._tree.plan(group)
+        if new is EMPTY_PLAN:
+            self._plans.pop(group, None)
+        else:
+            self._plans[group] = new
+        self._apply_engine(group, old, new)
+        for name in old.subscriptions.keys() | new.subscriptions.keys():
+            wanted = new.subscriptions.get(name, NOTHING)
+            if wanted != old.subscriptions.get(name, NOTHING) and name in self._tunnels:
+                self._tunnels[name].set_membership(group, wanted)
+        self._apply_ledger(group, old, new)
+
+    def _apply_engine(self, group: Address, old: GroupPlan, new: GroupPlan) -> None:
+        for channel in old.routes.keys() - new.routes.keys():
+            self._engine.remove_channel(channel)
+        for channel, route in new.routes.items():
+            if old.routes.get(channel) != route:
+                self._engine.set_channel(channel, frozenset((route.tunnel,)), route.interfaces)
+        if old.any_source != new.any_source:
+            if new.any_source is None:
+                self._engine.remove_group(group)
+            else:
+                self._engine.set_group(group, frozenset((new.any_source,)))
+
+    def _apply_ledger(self, group: Address, old: GroupPlan, new: GroupPlan) -> None:
+        before, after = _channels(group, old), _channels(group, new)
+        now = self._loop.time()
+        for channel in before - after:
+            self.ledger.close(channel)
+        for channel in after - before:
+            self.ledger.open(channel, now)
+        self.unserved -= old.unserved
+        self.unserved |= new.unserved
+
+    def _sample_awaited(self) -> None:
+        self._fast = None
+        now = self._loop.time()
+        awaited = self.ledger.awaited(now)
+        for channel in awaited:
+            traffic = self._engine.traffic(channel)
+            if traffic is not None and traffic.packets:
+                self.ledger.take(channel, traffic, now)
+        if awaited:
+            self._fast = self._loop.call_later(FAST_SAMPLE, self._sample_awaited)
+
+    def _sample_all(self) -> None:
+        now = self._loop.time()
+        for channel in self.ledger.channels():
+            traffic = self._engine.traffic(channel)
+            if traffic is not None:
+                self.ledger.take(channel, traffic, now)
+        for channel in list(self._tree.learned()):
+            since = self.ledger.silent_since(channel)
+            if since is not None and now - since > LEARNED_SOURCE_LIFETIME:
+                self._tree.forget(channel)
+        self.on_sample()
+        self.apply()
+        self._slow = self._loop.call_later(SLOW_SAMPLE, self._sample_all)
+
+
+def _channels(group: Address, plan: GroupPlan) -> set[Channel]:
+    """Channels of a plan that operators see: exact ones, served or not, and (*,G) for any-source interest."""
+    any_source = {Channel(None, group)} if plan.any_source is not None else set()
+    return set(plan.routes) | plan.unserved | any_source
