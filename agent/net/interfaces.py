@@ -12,7 +12,6 @@ import select
 import socket
 import struct
 from collections.abc import Callable, Iterable, Mapping
-from ipaddress import ip_address
 from typing import Any, Final
 
 from pyroute2.netlink.rtnl.marshal import MarshalRtnl
@@ -25,7 +24,8 @@ from agent.net.interface_table import (
     InterfaceTable,
     differences,
 )
-from agent.protocol.channels import Address, Network
+from agent.net.routing import local_address_towards
+from agent.protocol.channels import Network
 
 __all__ = [
     "ChangeKind",
@@ -215,26 +215,6 @@ def local_networks(interfaces: Iterable[Interface]) -> tuple[Network, ...]:
         if item.prefix_length
     }
     return tuple(sorted(networks, key=lambda network: (network.version, network.network_address, network.prefixlen)))
-
-
-def local_address_towards(destination: Address, interface: str | None = None) -> Address | None:
-    """The local address the kernel's routing would use towards `destination`, or None when there is no route.
-
-    Nothing is sent. Works on every platform when `interface` is None.
-
-    Args:
-        destination: a unicast address.
-        interface: consider only routes out of this interface (Linux).
-    """
-    family = socket.AF_INET if destination.version == 4 else socket.AF_INET6
-    try:
-        with socket.socket(family, socket.SOCK_DGRAM) as probe:
-            if interface is not None:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-            probe.connect((str(destination), 9))
-            return ip_address(probe.getsockname()[0].partition("%")[0])
-    except OSError:
-        return None
 
 
 def _set_receive_buffer(rtnetlink: socket.socket) -> None:
