@@ -1,0 +1,86 @@
+"""Native multicast of one interface, as inner IP packets ready for tunnels."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from agent.dataplane.capture_frame import read_frame
+from agent.dataplane.engine import Refusal
+from agent.net.packet_socket import BATCH, PacketSocket
+from agent.protocol.channels import Family
+
+_BATCHES_PER_WAKEUP: Final = 2
+"""Drained before other callbacks of the loop get their turn: 128 packets."""
+
+OnPackets = Callable[[list[bytes]], None]
+"""Called with inner IP packets, TTL decremented and checksums complete, in order of arrival."""
+
+
+class Capture:
+    """Captures forwardable multicast of one interface for as long as it exists.
+
+    Attributes:
+        refused: captured packets that were not passed on, by reason.
+        errors: errors of the capture sockets, by errno name.
+
+    Raises:
+        OSError: no such interface, link type unknown, or CAP_NET_RAW is missing.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, interface: str, on_packets: OnPackets) -> None:
+        self.interface = interface
+        self.refused: Counter[Refusal] = Counter()
+        self.errors: Counter[str] = Counter()
+        self._loop = loop
+        self._on_packets = on_packets
+        self._sockets: list[PacketSocket] = []
+        self.failed = False
+        try:
+            for family in Family:
+                self._sockets.append(PacketSocket(interface, family))
+        except OSError:
+            self.close()
+            raise
+        for item in self._sockets:
+            loop.add_reader(item.fileno(), self._readable, item)
+
+    def dropped(self) -> int:
+        """Packets the kernel dropped because the relay did not keep up."""
+        return sum(item.dropped() for item in self._sockets)
+
+    def close(self) -> None:
+        """Stop capturing."""
+        for item in self._sockets:
+            self._loop.remove_reader(item.fileno())
+            item.close()
+        self._sockets.clear()
+
+    def _readable(self, source: PacketSocket) -> None:
+        link_header = source.link_header
+        for _ in range(_BATCHES_PER_WAKEUP):
+            try:
+                frames = source.receive()
+            except OSError as error:
+                self._record(error)
+                return
+            packets: list[bytes] = []
+            for frame in frames:
+                refusal = read_frame(frame, link_header, packets)
+                if refusal is not None:
+                    self.refused[refusal] += 1
+            if packets:
+                self._on_packets(packets)
+            if len(frames) < BATCH:
+                return
+
+    def _record(self, error: OSError) -> None:
+        self.errors[errno.errorcode.get(error.errno or 0, "unknown")] += 1
+        if error.errno in (errno.ENXIO, errno.ENODEV, errno.EBADF):
+            # The interface is gone for good; a poll that stays readable would spin.
+            self.failed = True
+            for item in self._sockets:
+                self._loop.remove_reader(item.fileno())
