@@ -71,7 +71,10 @@ def _end_processes_in(namespace: str) -> None:
 
 
 def in_namespace(namespace: str, command: Sequence[str]) -> list[str]:
-    """The command line that runs `command` in `namespace`, keeping its process id."""
+    """The command line that runs `command` in `namespace`, keeping its process id.
+
+    Not `ip netns exec`, nor `ip -n`: they remount /sys, which a chroot refuses.
+    """
     return ["nsenter", f"--net={NAMESPACE_DIRECTORY / namespace}", "--", *command]
 
 
@@ -117,7 +120,7 @@ class Lab:
         for link in self._plan.links:
             _run(link)
         for name, lines in self._plan.batches.items():
-            _run(["ip", "-n", name, "-batch", "-"], text="\n".join(lines) + "\n")
+            self.run(name, "ip", "-batch", "-", text="\n".join(lines) + "\n")
         if self.topology.translate:
             self.translate_ports(40000, 44999)
 
@@ -181,13 +184,13 @@ class Lab:
 
     def set_link(self, namespace: str, interface: str, *, up: bool) -> None:
         """Take an interface down or up; addresses and routes that a down lost are set again."""
-        _run(["ip", "-n", namespace, "link", "set", interface, "up" if up else "down"])
+        self.run(namespace, "ip", "link", "set", interface, "up" if up else "down")
         if up:
             self.configure(namespace)
 
     def recreate_link(self, namespace: str, interface: str) -> None:
         """Delete a link and make one of the same name and addresses: new index, new MAC address."""
-        _run(["ip", "-n", namespace, "link", "delete", interface])
+        self.run(namespace, "ip", "link", "delete", interface)
         for link in self._plan.links_of(namespace, interface):
             _run(link)
         for name in self._plan.batches:
@@ -196,7 +199,7 @@ class Lab:
     def configure(self, namespace: str) -> None:
         """Set every address and route of a namespace again; what is there already stays."""
         lines = self._plan.batches[namespace]
-        _run(["ip", "-n", namespace, "-force", "-batch", "-"], text="\n".join(lines) + "\n", check=False)
+        self.run(namespace, "ip", "-force", "-batch", "-", text="\n".join(lines) + "\n", check=False)
 
 
 def stop(process: subprocess.Popen[Any], seconds: float = _STOP_SECONDS) -> int:
