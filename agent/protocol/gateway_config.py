@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from agent.protocol.channels import Address, Endpoint, Family
+from agent.protocol.channels import Address, Endpoint, Family, is_unicast
 from agent.protocol.wire import amt
 
 _IPV4_UNSPECIFIED: Final = IPv4Address("0.0.0.0")  # RFC 3376 §4.2.13 lets a host without an address report from it
@@ -74,9 +74,9 @@ class GatewayConfig:
         Raises:
             ValueError: a field is out of its range; the message names it.
         """
-        _require(not self.address.is_multicast and not self.address.is_unspecified, "address must be unicast or anycast")
+        _require(is_unicast(self.address) or self.address.is_loopback, "address must be unicast or anycast")
         _require(0 < self.port < 65536, "port must be 1..65535")
-        _require(0 < self.initial_timeout <= self.maximum_timeout, "initial_timeout must be above 0, up to maximum_timeout")
+        _require(0 < self.initial_timeout <= self.maximum_timeout, "initial_timeout must be in 0..maximum_timeout")
         _require(0 <= self.jitter < 1, "jitter must be 0 or more, below 1")
         _require(self.discovery_attempts > 0 and self.request_attempts > 0, "attempts must be 1 or more")
         _require(

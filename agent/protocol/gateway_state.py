@@ -1,9 +1,9 @@
 """States of a gateway as an enforced table.
 
-    STOPPED ----start----> IDLE ----discover----> DISCOVERING ----request----> REQUESTING ----query----> ESTABLISHED
-                            |                          ^                           |                      |  query: again
-                            +--------request-----------|--------------------------^|                      |
-                                                       +------------discover-------+------- (relay lost) -+
+    STOPPED --start--> IDLE --discover--> DISCOVERING --request--> REQUESTING --query--> ESTABLISHED (query: again)
+                        |                      ^                     ^    |                   |
+                        +-----------request----|---------------------+    |                   |
+                                               +--------discover----------+---- relay lost ---+
 
 A gateway that wants nothing sinks to IDLE from anywhere; a Query with the L flag and no tunnel yet leads to LIMITED,
 which leaves by asking again. `stop` leads to STOPPED from anywhere. A pair that is not in the table is a bug of this
