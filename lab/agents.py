@@ -14,16 +14,14 @@ from typing import Any, Final
 import httpx
 
 from lab.namespaces import Lab, LabError, stop, wait_until
-from lab.topology import BORDER_UPLINK, RELAY, RELAY_NATIVE, Address
+from lab.topology import BORDER_UPLINK, RELAY, RELAY_NATIVE
 
 _START_SECONDS: Final = 20.0
 
 
-def relay_configuration(address: Address = RELAY, discovery: Address | None = None, **relay: object) -> str:
+def relay_configuration(**relay: object) -> str:
     """Configuration of a relay in the relay's namespace; `relay` adds keys to its section."""
-    keys: dict[str, object] = {"interfaces": [RELAY_NATIVE], "address": [str(address.ipv4), str(address.ipv6)]}
-    if discovery is not None:
-        keys["discovery_address"] = [str(discovery.ipv4), str(discovery.ipv6)]
+    keys: dict[str, object] = {"interfaces": [RELAY_NATIVE], "address": [str(RELAY.ipv4), str(RELAY.ipv6)]}
     return 'role = "relay"\n\n[relay]\n' + _lines(keys | relay)
 
 

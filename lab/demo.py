@@ -6,20 +6,16 @@ demonstration ends by itself without a terminal, and says by its exit status whe
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from rich.console import Console
 from rich.live import Live
@@ -29,46 +25,13 @@ from lab import topology, video
 from lab.agents import Agent, AgentPlace, gateway_configuration, relay_configuration
 from lab.demo_view import Snapshot, render, summary
 from lab.namespaces import Lab, LabError, missing_for_namespaces, stop
+from lab.scenario import Counting
 from lab.topology import Topology
 
 OUTPUT: Final = Path("demo-output")
 _UNATTENDED_SECONDS: Final = 60.0
 _NUMBERED_RATE: Final = 500
 _VIDEO_RECEIVER, _COUNTER = 0, 1  # receivers by number
-
-
-@dataclass(slots=True)
-class Counted:
-    """A measuring receiver that prints a line of figures every second.
-
-    Attributes:
-        label: what it receives.
-        figures: its last line.
-    """
-
-    label: str
-    process: subprocess.Popen[str]
-    figures: dict[str, Any] = field(default_factory=dict)
-    _reader: threading.Thread = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Follow its lines."""
-        self._reader = threading.Thread(target=self._follow, daemon=True)
-        self._reader.start()
-
-    def _follow(self) -> None:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.figures = json.loads(line)
-
-    def finish(self) -> None:
-        """Wait for its last line, after it was told to end."""
-        self._reader.join(10.0)
-
-    def is_whole(self) -> bool:
-        """Whether packets came, and none was lost, doubled, late or broken."""
-        wrong = ("lost", "duplicates", "reordered", "continuity_errors")
-        return bool(self.figures.get("received")) and not any(self.figures.get(name) for name in wrong)
 
 
 def run() -> int:
@@ -106,7 +69,7 @@ class Demonstration:
         self._directory = directory
         place = topology.RELAY
         names = lab.topology
-        self._relay = Agent(lab, AgentPlace(names.relay, directory, "relay"), relay_configuration(topology.RELAY))
+        self._relay = Agent(lab, AgentPlace(names.relay, directory, "relay"), relay_configuration())
         self._border = Agent(
             lab,
             AgentPlace(names.border, directory, "border"),
@@ -114,7 +77,7 @@ class Demonstration:
         )
         self._frame = OUTPUT / "frame.png"
         self._video_log = OUTPUT / "receiver.log"
-        self._counted: list[Counted] = []
+        self._counted: list[Counting] = []
         self._receivers: list[subprocess.Popen[str]] = []
         self._sources: list[subprocess.Popen[str]] = []
 
@@ -169,7 +132,7 @@ class Demonstration:
         command = video.receive_command(sys.executable, source, group, "--every", "1")
         namespace = self._lab.topology.receiver(_COUNTER)
         process = self._lab.start(namespace, *command, stdout=subprocess.PIPE)
-        self._counted.append(Counted(label, process))
+        self._counted.append(Counting(label, process))
         self._receivers.append(process)
 
     def watch(self, seconds: float | None) -> None:
@@ -212,8 +175,7 @@ class Demonstration:
     def verdict(self) -> int:
         """End the receivers, then the sources, and judge: 0 when everything arrived whole."""
         for process in self._receivers:
-            process.send_signal(signal.SIGTERM)
-        for process in self._receivers:
+            process.terminate()
             process.wait(10.0)
         whole = True
         for counted in self._counted:
@@ -236,7 +198,7 @@ def _numbered_groups() -> list[Address]:
     return [ip_address(topology.NUMBERED_GROUP_IPV4), ip_address(topology.SSM_GROUP_IPV6)]
 
 
-def _sentence(counted: Counted) -> str:
+def _sentence(counted: Counting) -> str:
     figures = counted.figures
     if not figures.get("received"):
         return f"{counted.label}: nothing arrived"
