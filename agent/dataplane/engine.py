@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Protocol
 
+from agent.net.udp import IcmpHint
 from agent.protocol.channels import Address, Channel, Endpoint, Network
 
 
@@ -42,14 +43,14 @@ class TunnelSocket:
         relay: address and port data must come from.
         strict_port: refuse data whose source port is not the relay's.
         on_control: called with (payload, source) for every message that is not Multicast Data.
-        on_error: called with the OSError the socket reported (ICMP unreachable and the like).
+        on_error: called for each ICMP error about what the socket sent (IP_RECVERR).
     """
 
     name: str
     socket: socket.socket
     relay: Endpoint
     on_control: Callable[[bytes, Endpoint], None]
-    on_error: Callable[[OSError], None]
+    on_error: Callable[[IcmpHint], None]
     strict_port: bool = True
 
 

@@ -22,11 +22,11 @@ from agent.net.receive_batch import (
     dropped_by_socket,
     endpoint_of,
     messages_at_once,
-    pending_errors,
     prepare_socket,
     socket_address,
 )
 from agent.net.tap import Tap
+from agent.net.udp import read_error_queue
 from agent.protocol.channels import Address, Channel, Family, Network
 
 _MULTICAST_DATA: Final = 6
@@ -186,6 +186,13 @@ class UserspaceEngine:
         self._networks = tuple(networks)
         self._flows.clear()
 
+    def traffic(self, channel: Channel) -> Traffic | None:
+        """What was forwarded of one channel since it was set, None when it is not set."""
+        if channel.source is None:
+            return None
+        state = self._channels.get(channel.source.packed + channel.group.packed)
+        return None if state is None else Traffic(state.packets, state.bytes)
+
     def counters(self) -> Counters:
         """A snapshot of the counters."""
         refused = self._refused.copy()
@@ -239,16 +246,17 @@ class UserspaceEngine:
             for _ in range(_ROUNDS_A_WAKEUP):
                 messages = self._receiver.receive(descriptor, tunnel.vector)
                 if not messages:
-                    for error in pending_errors(tunnel.settings.socket):
-                        tunnel.settings.on_error(error)
+                    for hint in read_error_queue(tunnel.settings.socket):
+                        tunnel.settings.on_error(hint)
                     return
                 few = len(messages) < tunnel.vector
                 tunnel.vector = messages_at_once(messages)
                 self._forward(tunnel, messages)
                 if few or self._tunnels.get(tunnel.settings.name) is not tunnel:
                     return
-        except OSError as error:
-            tunnel.settings.on_error(error)
+        except OSError:  # an ICMP error that the queue tells more about, next time round
+            for hint in read_error_queue(tunnel.settings.socket):
+                tunnel.settings.on_error(hint)
 
     def _forward(self, tunnel: _Tunnel, messages: list[Message]) -> None:
         """Sort one batch into trains and pass them on; a change of the outer ECN mark starts a new sorting."""

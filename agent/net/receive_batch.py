@@ -220,21 +220,6 @@ def dropped_by_socket(receiving: socket.socket) -> int:
     return int(struct.unpack_from("=I", information, 32)[0]) if len(information) >= 36 else 0
 
 
-def pending_errors(receiving: socket.socket) -> list[OSError]:
-    """Empty a socket's error queue (IP_RECVERR); at most 64 entries."""
-    errors = []
-    for _ in range(MOST_MESSAGES):
-        try:
-            _, control, _, _ = receiving.recvmsg(0, 256, _MSG_ERRQUEUE)
-        except OSError:  # the queue is empty
-            break
-        for level, kind, data in control:
-            if (level, kind) in ((socket.IPPROTO_IP, 11), (socket.IPPROTO_IPV6, 25)) and len(data) >= 4:
-                (number,) = struct.unpack_from("=I", data)  # sock_extended_err.ee_errno
-                errors.append(OSError(number, os.strerror(number)))
-    return errors
-
-
 def socket_address(address: Address, port: int, family: int) -> bytes:
     """An address as the kernel writes it for a socket of `family`, zero-padded to 32 octets."""
     network_port = port.to_bytes(2, "big")

@@ -44,13 +44,13 @@ class TapSettings:
 
     Attributes:
         name: interface name.
-        address: address to assign, or None.
+        addresses: addresses to assign; others the device has stay.
         mtu: octets.
         segmentation: False keeps to one packet a write even where the kernel could segment.
     """
 
     name: str = "amt0"
-    address: IPv4Interface | IPv6Interface | None = None
+    addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
     mtu: int = _LARGEST_MTU
     segmentation: bool = True
 
@@ -123,8 +123,8 @@ class Tap:
                 mtu = min(self.settings.mtu, int(link.get_attr("IFLA_MAX_MTU") or _LARGEST_MTU))
                 route.link("set", index=index, mtu=mtu, state="up")
                 self.details["mtu"] = str(mtu)
-                if self.settings.address is not None:
-                    _add_address(route, index, self.settings.address)
+                for address in self.settings.addresses:
+                    _add_address(route, index, address)
         except NetlinkError as error:
             raise TapError(f"{self.name}: cannot configure: {error}") from error
         return index

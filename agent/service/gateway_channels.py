@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
-from agent.dataplane.engine import Engine
+from agent.dataplane.engine import Engine, EngineError
 from agent.protocol.channels import NOTHING, Address, Channel
 from agent.service.channel_ledger import ChannelLedger
 from agent.service.tunnel import Tunnel
-from agent.tree import EMPTY_PLAN, GroupPlan, Tree
+from agent.tree import EMPTY_PLAN, GroupPlan, Route, Tree
 
-SLOW_SAMPLE: Final = 2.0
+_log = logging.getLogger(__name__)
+
+SLOW_SAMPLE: Final = 1.0
 FAST_SAMPLE: Final = 0.01
 LEARNED_SOURCE_LIFETIME: Final = 210.0
 """Seconds of silence after which a source that any-source interest brought is forgotten (RFC 7761 §4.11 Keepalive)."""
@@ -26,6 +30,7 @@ class ChannelControl:
     ) -> None:
         self.ledger = ChannelLedger()
         self.unserved: set[Channel] = set()
+        self.refused: dict[Channel, str] = {}
         self.on_sample: Callable[[], None] = lambda: None
         self._loop = loop
         self._tree = tree
@@ -33,6 +38,7 @@ class ChannelControl:
         self._tunnels = tunnels
         self._plans: dict[Address, GroupPlan] = {}
         self._is_pending = False
+        self._is_paused = False
         self._slow: asyncio.TimerHandle | None = loop.call_later(SLOW_SAMPLE, self._sample_all)
         self._fast: asyncio.TimerHandle | None = None
 
@@ -59,6 +65,19 @@ class ChannelControl:
         if self._tree.learn(channel):
             self.apply()
 
+    def set_paused(self, paused: bool) -> None:
+        """While paused nothing is wanted of any tunnel, whatever the tree says."""
+        self._is_paused = paused
+        self._tree.mark_all()
+        self.apply()
+
+    def forget_tunnel(self, name: str) -> None:
+        """A tunnel is replaced: what was asked of it has to be asked again of its successor."""
+        for group, plan in self._plans.items():
+            if name in plan.subscriptions:
+                rest = {key: wanted for key, wanted in plan.subscriptions.items() if key != name}
+                self._plans[group] = replace(plan, subscriptions=rest)
+
     def subscriptions(self, tunnel: str) -> int:
         """Channels that come through a tunnel."""
         return sum(1 for plan in self._plans.values() for route in plan.routes.values() if route.tunnel == tunnel)
@@ -70,7 +89,8 @@ class ChannelControl:
                 timer.cancel()
 
     def _apply_group(self, group: Address) -> None:
-        old, new = self._plans.get(group, EMPTY_PLAN), self._tree.plan(group)
+        old = self._plans.get(group, EMPTY_PLAN)
+        new = EMPTY_PLAN if self._is_paused else self._tree.plan(group)
         if new is EMPTY_PLAN:
             self._plans.pop(group, None)
         else:
@@ -85,14 +105,24 @@ class ChannelControl:
     def _apply_engine(self, group: Address, old: GroupPlan, new: GroupPlan) -> None:
         for channel in old.routes.keys() - new.routes.keys():
             self._engine.remove_channel(channel)
+            self.refused.pop(channel, None)
         for channel, route in new.routes.items():
             if old.routes.get(channel) != route:
-                self._engine.set_channel(channel, frozenset((route.tunnel,)), route.interfaces)
+                self._set_channel(channel, route)
         if old.any_source != new.any_source:
             if new.any_source is None:
                 self._engine.remove_group(group)
             else:
                 self._engine.set_group(group, frozenset((new.any_source,)))
+
+    def _set_channel(self, channel: Channel, route: Route) -> None:
+        try:
+            self._engine.set_channel(channel, frozenset((route.tunnel,)), route.interfaces)
+        except EngineError as error:
+            self.refused[channel] = str(error)
+            _log.error("channel not forwarded channel=%s: %s", channel, error, extra={"reason": "engine_refused"})
+        else:
+            self.refused.pop(channel, None)
 
     def _apply_ledger(self, group: Address, old: GroupPlan, new: GroupPlan) -> None:
         before, after = _channels(group, old), _channels(group, new)

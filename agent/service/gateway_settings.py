@@ -36,6 +36,7 @@ def tunnel_settings(configuration: Configuration) -> dict[str, TunnelSettings]:
                     address=address,
                     port=relay.port,
                     discover=relay.discover,
+                    report_interval=configuration.igmp.unsolicited_report_interval,
                     keep_warm=frozenset(families(configuration)[:1]) if is_choice else frozenset(),
                 ),
                 port=ports[len(settings)] if len(settings) < len(ports) else 0,

@@ -113,6 +113,12 @@ class Tunnel:
         self.machine.refresh(self._driver.now)
         self._driver.flush_soon()
 
+    def silent(self) -> None:
+        """Packets stopped: have the relay told again what is wanted."""
+        _log.warning("tunnel fell silent tunnel=%s", self.name, extra={"reason": "tunnel_silent"})
+        self.machine.relay_silent(self._driver.now)
+        self._driver.flush_soon()
+
     def close(self, *, farewell: bool = True) -> None:
         """Leave everything (with `farewell`, say so to the relay) and close the socket."""
         if farewell:
@@ -138,10 +144,9 @@ class Tunnel:
         self.machine.receive_datagram(data, source, self._driver.now)
         self._driver.flush()
 
-    def _receive_error(self, _error: OSError) -> None:
-        hints = udp.read_error_queue(self._socket)
+    def _receive_error(self, hint: udp.IcmpHint) -> None:
         relay = self.machine.relay or self.settings.gateway.endpoint
-        if any(hint.destination == relay and hint.error != errno.EMSGSIZE for hint in hints):
+        if hint.destination == relay and hint.error != errno.EMSGSIZE:
             self.machine.receive_error(self._driver.now)
             self._driver.flush()
 

@@ -1,0 +1,51 @@
+"""Chooses and builds the forwarding engine of the gateway role."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from agent.dataplane.engine import Engine, NewSource
+from agent.dataplane.userspace import UserspaceEngine
+from agent.net.mroute import MulticastRouter
+from agent.net.tap import Tap, TapSettings
+from agent.protocol.channels import Family
+from agent.service.config import Configuration
+from agent.service.gateway_settings import families
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltEngine:
+    """An engine, and what has to be called after its `close` to give back what it stood on."""
+
+    engine: Engine
+    release: Callable[[], None]
+
+
+def build_engine(
+    loop: asyncio.AbstractEventLoop, configuration: Configuration, on_new_source: NewSource
+) -> BuiltEngine:
+    """The engine the configuration asks for, with the tap device and the multicast routing sockets it needs.
+
+    Raises:
+        agent.net.tap.TapError: the tunnel interface is not to be had.
+        agent.net.mroute.MulticastRoutingError: another daemon owns multicast routing, or the kernel has none.
+    """
+    gateway = configuration.gateway
+    tap = Tap(TapSettings(name=gateway.tunnel_interface, addresses=gateway.tunnel_addresses))
+    routers: dict[Family, MulticastRouter] = {}
+    try:
+        for family in families(configuration):
+            routers[family] = MulticastRouter(family, gateway.mroute_table)
+        engine = UserspaceEngine(loop, tap, routers, on_new_source)
+    except BaseException:
+        _close(tap, routers.values())
+        raise
+    return BuiltEngine(engine, lambda: _close(tap, routers.values()))
+
+
+def _close(tap: Tap, routers: Iterable[MulticastRouter]) -> None:
+    for router in routers:
+        router.close()
+    tap.close()

@@ -1,0 +1,224 @@
+"""The gateway role: downstream listeners feed the tree, the tree drives tunnels and the engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Final
+
+from agent.dataplane.engine import Engine
+from agent.net.interfaces import ChangeKind, InterfaceChange, InterfaceMonitor, local_networks
+from agent.protocol.channels import Address, Channel, Family, Filter, Network
+from agent.protocol.gateway_events import Event, RelayLimit, RelayLost, StateChanged
+from agent.protocol.gateway_state import State
+from agent.service.config import Configuration
+from agent.service.downstream import Listener
+from agent.service.engines import build_engine
+from agent.service.gateway_channels import ChannelControl
+from agent.service.gateway_settings import (
+    configured_joins,
+    families,
+    querier_config,
+    relay_selection,
+    tunnel_settings,
+)
+from agent.service.joins import StaticJoins
+from agent.service.port import RefusedError
+from agent.service.port_store import PortStore
+from agent.service.silence import SilenceWatch
+from agent.service.tunnel import Tunnel, TunnelSettings
+from agent.tree import Owner, Tree
+
+_log = logging.getLogger(__name__)
+
+_FIXED: Final = ("state_dir", "mroute_table", "tunnel_interface", "tunnel_addresses", "ipv4", "ipv6")
+"""Keys of [gateway] that take a restart."""
+
+
+class GatewayRole:
+    """Everything of a running gateway.
+
+    Attributes:
+        configuration: what it runs on.
+        tree: who wants what.
+        engine: what forwards.
+        tunnels: by name, in configured order.
+        listeners: by interface and family.
+        joins: static joins.
+        control: plans, channel records and counters.
+        monitor: the host's interfaces.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, configuration: Configuration) -> None:
+        """Open everything; what was opened is closed again when something fails.
+
+        Raises:
+            OSError: a socket or interface is not to be had.
+            agent.net.tap.TapError: the tunnel interface is not to be had.
+            agent.net.mroute.MulticastRoutingError: multicast routing is not to be had.
+        """
+        self._loop = loop
+        self.configuration = configuration
+        self.selection = relay_selection(configuration)
+        self.tree = Tree(self._select)
+        self.tunnels: dict[str, Tunnel] = {}
+        self.listeners: dict[tuple[str, Family], Listener] = {}
+        state_dir = configuration.gateway.state_dir
+        self._ports = PortStore(state_dir / "ports.json")
+        self.joins = StaticJoins(state_dir / "joins.journal", self.tree, configuration.gateway.downstream)
+        self.monitor = InterfaceMonitor(loop, self._interface_changed)
+        built = build_engine(loop, configuration, self._new_source)
+        self.engine: Engine = built.engine
+        self._release = built.release
+        self.control = ChannelControl(loop, self.tree, self.engine, self.tunnels)
+        self.control.on_sample = self._sampled
+        self._is_draining = False
+        self._silence = SilenceWatch()
+        try:
+            self._start()
+        except BaseException:
+            self.close(farewell=False)
+            raise
+
+    @property
+    def draining(self) -> bool:
+        """Whether receivers' interest is turned away."""
+        return self._is_draining
+
+    def set_drain(self, enabled: bool) -> None:
+        """Leave every channel while draining, so that another border takes over; take them again afterwards."""
+        if enabled == self._is_draining:
+            return
+        self._is_draining = enabled
+        _log.info("drain %s", "begins" if enabled else "ends")
+        self.control.set_paused(enabled)
+
+    def admits(self, owner: Owner, group: Address, wanted: Filter) -> bool:
+        """Whether there is room for an interest: fewer channels than the limit, or no more than before."""
+        known = self.tree.interest(owner, group)
+        if known.mode is wanted.mode and wanted.sources <= known.sources:
+            return True
+        room = self.configuration.gateway.channel_limit - len(self.control.ledger)
+        return room >= max(1, len(wanted.sources - known.sources))
+
+    def changed(self) -> None:
+        """The tree was changed by a listener or by the API."""
+        self.control.changed()
+
+    def reconfigure(self, configuration: Configuration) -> None:
+        """Run with another configuration; streams it does not concern flow on.
+
+        Raises:
+            RefusedError: it changes what only a restart can change.
+        """
+        old, new = self.configuration.gateway, configuration.gateway
+        fixed = [f"gateway.{key}" for key in _FIXED if getattr(old, key) != getattr(new, key)]
+        if configuration.dataplane != self.configuration.dataplane:
+            fixed.append("dataplane")
+        if fixed:
+            raise RefusedError("restart_required", f"{', '.join(fixed)} can only be changed by a restart")
+        self._replace_tunnels(tunnel_settings(configuration))
+        self.selection = relay_selection(configuration)
+        self.configuration = configuration
+        self._replace_listeners()
+        self.joins.configure(configured_joins(configuration), new.downstream)
+        self.tree.mark_all()
+        self.control.apply()
+
+    def close(self, *, farewell: bool = True) -> None:
+        """Leave every channel, tear tunnels down and take everything out of the kernel."""
+        self.control.close()
+        for tunnel in self.tunnels.values():
+            tunnel.close(farewell=farewell)
+        self.tunnels.clear()
+        for listener in self.listeners.values():
+            listener.close()
+        self.engine.close()
+        self._release()
+        self.monitor.close()
+
+    def _start(self) -> None:
+        self.engine.set_local_networks(self._local_networks())
+        self._replace_tunnels(tunnel_settings(self.configuration))
+        self._replace_listeners()
+        self.joins.configure(configured_joins(self.configuration), self.configuration.gateway.downstream)
+        self.control.apply()
+
+    def _replace_tunnels(self, wanted: dict[str, TunnelSettings]) -> None:
+        """Open new tunnels before closing old ones, except where both need the same name."""
+        gone = [name for name, tunnel in self.tunnels.items() if wanted.get(name) != tunnel.settings]
+        for name in gone:
+            self.control.forget_tunnel(name)
+            self.tunnels.pop(name).close()
+        for name, settings in wanted.items():
+            if name not in self.tunnels:
+                self.tunnels[name] = Tunnel(self._loop, settings, self.engine, self._ports, self._tunnel_event)
+
+    def _replace_listeners(self) -> None:
+        wanted = [
+            (interface, family)
+            for interface in self.configuration.gateway.downstream
+            for family in families(self.configuration)
+        ]
+        for key in [key for key in self.listeners if key not in wanted]:
+            self.listeners.pop(key).close()
+        for interface, family in wanted:
+            config = querier_config(self.configuration, family)
+            listener = self.listeners.get((interface, family))
+            if listener is not None:
+                listener.reconfigure(config)
+                continue
+            listener = Listener(self._loop, interface, family, config, self.tree, self)
+            self.listeners[interface, family] = listener
+            listener.follow(self.monitor.get(interface))
+
+    def _select(self, channel: Channel) -> str | None:
+        return self.selection.select(channel)
+
+    def _new_source(self, channel: Channel, tunnel: str) -> None:
+        self.control.new_source(channel, tunnel)
+
+    def _tunnel_event(self, tunnel: Tunnel, event: Event) -> None:
+        match event:
+            case RelayLost() | RelayLimit():
+                moved = self.selection.failed(tunnel.name, self._loop.time())
+            case StateChanged(new=State.ESTABLISHED):
+                moved = self.selection.recovered(tunnel.name)
+            case _:
+                moved = False
+        if moved:
+            self.tree.mark_all()
+            self.control.changed()
+
+    def _interface_changed(self, change: InterfaceChange) -> None:
+        name = change.interface.name
+        gateway = self.configuration.gateway
+        self.engine.set_local_networks(self._local_networks())
+        names = {name} if change.previous is None else {name, change.previous.name}
+        for (interface, _), listener in self.listeners.items():
+            if interface in names:
+                listener.follow(self.monitor.get(interface))
+        if name in gateway.downstream and change.kind in {ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.RENAMED}:
+            _log.info("interface %s interface=%s index=%d", change.kind.value, name, change.interface.index)
+            self.engine.interface_changed(name)
+        is_uplink = name in gateway.uplink if gateway.uplink else name not in gateway.downstream
+        if is_uplink and change.kind in {ChangeKind.ADDED, ChangeKind.UP, ChangeKind.ADDRESSES}:
+            for tunnel in self.tunnels.values():
+                tunnel.refresh()
+
+    def _local_networks(self) -> tuple[Network, ...]:
+        """Prefixes of the downstream interfaces: a tunnelled packet from there is spoofed."""
+        names = self.configuration.gateway.downstream
+        return local_networks(self.monitor.interfaces[name] for name in names if name in self.monitor.interfaces)
+
+    def _sampled(self) -> None:
+        """Once a sampling interval: make use of room that became free, and look for tunnels that fell silent."""
+        for listener in self.listeners.values():
+            if listener.refused:
+                listener.retry_refused()
+        counted = self.engine.counters().tunnels
+        for name, tunnel in self.tunnels.items():
+            if not tunnel.machine.memberships or name not in counted:
+                self._silence.forget(name)
+            elif self._silence.observe(name, counted[name].packets):
+                tunnel.silent()

@@ -1,0 +1,247 @@
+"""The gateway role as the API shows it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from agent.dataplane.engine import Traffic
+from agent.net.interfaces import local_address_towards
+from agent.protocol.channels import Channel, FilterMode
+from agent.protocol.gateway_state import State
+from agent.service.clock import Clock
+from agent.service.gateway_role import GatewayRole
+from agent.service.interface_views import interface_status
+from agent.service.model import (
+    ChannelStatus,
+    Interest,
+    InterestKind,
+    InterfaceRole,
+    InterfaceStatus,
+    NeighborKind,
+    NeighborStatus,
+    Problem,
+    QuerierStatus,
+    Severity,
+    TunnelState,
+    TunnelStatus,
+)
+from agent.service.tunnel import Tunnel
+
+_LISTED = 64
+
+_TUNNEL_STATES = {
+    State.STOPPED: TunnelState.CLOSED,
+    State.IDLE: TunnelState.IDLE,
+    State.DISCOVERING: TunnelState.DISCOVERING,
+    State.REQUESTING: TunnelState.REQUESTING,
+    State.ESTABLISHED: TunnelState.ESTABLISHED,
+    State.LIMITED: TunnelState.HELD_DOWN,
+}
+
+
+class GatewayViews:
+    """Reads a gateway role; changes nothing."""
+
+    def __init__(self, role: GatewayRole, clock: Clock) -> None:
+        self._role = role
+        self._clock = clock
+
+    def tunnels(self) -> Iterator[TunnelStatus]:
+        """Every tunnel, in configured order."""
+        traffic = self._role.engine.counters().tunnels
+        for name in list(self._role.tunnels):
+            tunnel = self._role.tunnels.get(name)
+            if tunnel is not None:
+                yield self._tunnel(tunnel, traffic.get(name, Traffic()))
+
+    def channels(self) -> Iterator[ChannelStatus]:
+        """Every channel, oldest first."""
+        for channel in self._role.control.ledger.channels():
+            status = self._channel(channel)
+            if status is not None:
+                yield status
+
+    def interfaces(self) -> list[InterfaceStatus]:
+        """Uplinks, downstream interfaces and the tunnel interface."""
+        gateway = self._role.configuration.gateway
+        names = [(name, InterfaceRole.UPLINK) for name in gateway.uplink]
+        names += [(name, InterfaceRole.DOWNSTREAM) for name in gateway.downstream]
+        names.append((gateway.tunnel_interface, InterfaceRole.TUNNEL))
+        sent = self._sent()
+        return [
+            interface_status(name, kind, self._role.monitor.get(name), self._queriers(name), sent.get(name))
+            for name, kind in names
+        ]
+
+    def neighbors(self) -> list[NeighborStatus]:
+        """Queriers that won the election against us."""
+        return [
+            NeighborStatus(kind=NeighborKind.QUERIER, interface=name, address=listener.querier.querier_address)
+            for (name, _), listener in self._role.listeners.items()
+            if listener.querier.querier_address is not None and not listener.querier.is_querier
+        ]
+
+    def refused(self) -> dict[str, int]:
+        """Packets the engine did not forward, by reason."""
+        return {reason.value: count for reason, count in self._role.engine.counters().refused.items()}
+
+    def forwarded(self) -> Traffic:
+        """Everything the engine handed on, through all tunnels."""
+        tunnels = self._role.engine.counters().tunnels.values()
+        return Traffic(sum(item.packets for item in tunnels), sum(item.bytes for item in tunnels))
+
+    def control(self) -> dict[str, dict[str, int]]:
+        """Counters of the machines, summed over tunnels and interfaces."""
+        gateway: Counter[str] = Counter()
+        for tunnel in self._role.tunnels.values():
+            gateway.update(tunnel.machine.counters)
+            gateway["send_errors"] += tunnel.send_errors
+        listeners: dict[str, Counter[str]] = {"igmp": Counter(), "mld": Counter()}
+        for listener in self._role.listeners.values():
+            counter = listeners["igmp" if listener.family == 4 else "mld"]
+            counter.update({f"received_{kind}": count for kind, count in listener.querier.received.items()})
+            counter.update({f"refused_{reason}": count for reason, count in listener.querier.refused.items()})
+            counter["sent"] += listener.link.counters.sent
+            counter["send_errors"] += listener.link.counters.send_errors
+        return {"gateway": dict(gateway), **{name: dict(counter) for name, counter in listeners.items()}}
+
+    def counts(self) -> tuple[int, int]:
+        """Tunnels established and channels wanted."""
+        established = sum(tunnel.machine.state is State.ESTABLISHED for tunnel in self._role.tunnels.values())
+        return established, len(self._role.control.ledger)
+
+    def problems(self) -> Iterator[Problem]:
+        """What keeps channels from being carried as meant."""
+        for tunnel in self._role.tunnels.values():
+            if tunnel.last_error and tunnel.machine.state in {State.DISCOVERING, State.REQUESTING, State.LIMITED}:
+                yield Problem(
+                    code="relay_unreachable" if tunnel.machine.state is not State.LIMITED else "relay_limit",
+                    severity=Severity.ERROR,
+                    message=f"The relay does not serve us ({tunnel.last_error}); check the path to it and UDP 2268.",
+                    subject=tunnel.name,
+                )
+        if self._role.control.unserved:
+            count = len(self._role.control.unserved)
+            yield Problem(
+                code="channels_unserved",
+                severity=Severity.ERROR,
+                message=f"No configured relay has sources that cover {count} channels; add one to [[gateway.relay]].",
+                subject=str(next(iter(self._role.control.unserved))),
+            )
+        for channel, reason in list(self._role.control.refused.items())[:1]:
+            yield Problem(
+                code="channels_not_forwarded",
+                severity=Severity.ERROR,
+                message=f"{len(self._role.control.refused)} channels cannot be forwarded: {reason}",
+                subject=str(channel),
+            )
+        refused = sum(len(listener.refused) for listener in self._role.listeners.values())
+        if refused:
+            yield Problem(
+                code="channel_limit",
+                severity=Severity.ERROR,
+                message=f"{refused} groups are not carried because gateway.channel_limit is reached.",
+            )
+        for status in self.interfaces():
+            if not status.up:
+                yield Problem(
+                    code="interface_down",
+                    severity=Severity.ERROR if status.role is not InterfaceRole.TUNNEL else Severity.WARNING,
+                    message=f"Interface {status.name} is absent or down.",
+                    subject=status.name,
+                )
+
+    def _tunnel(self, tunnel: Tunnel, traffic: Traffic) -> TunnelStatus:
+        machine = tunnel.machine
+        relay = machine.relay
+        seen = machine.gateway_address
+        target = relay.address if relay is not None else tunnel.settings.gateway.address
+        return TunnelStatus(
+            id=tunnel.name,
+            state=_TUNNEL_STATES[machine.state],
+            discovery_address=tunnel.settings.gateway.address if tunnel.settings.gateway.discover else None,
+            relay_address=relay.address if relay is not None else None,
+            relay_port=relay.port if relay is not None else None,
+            gateway_address=seen.address if seen is not None else None,
+            gateway_port=seen.port if seen is not None else None,
+            local_address=local_address_towards(target, tunnel.settings.interface),
+            local_port=tunnel.local_port,
+            established_at=self._clock.utc_or_none(tunnel.established_at),
+            query_interval=machine.query_interval,
+            last_query_age=self._clock.age(machine.last_query),
+            limited=machine.limit,
+            channels=self._role.control.subscriptions(tunnel.name),
+            packets=traffic.packets,
+            bytes=traffic.bytes,
+            last_error=tunnel.last_error,
+        )
+
+    def _channel(self, channel: Channel) -> ChannelStatus | None:
+        record = self._role.control.ledger.get(channel)
+        if record is None:
+            return None
+        plan = self._role.control.plan(channel.group)
+        route = plan.routes.get(channel)
+        tunnels = [route.tunnel] if route is not None else []
+        if channel.source is None and plan.any_source is not None:
+            tunnels = [plan.any_source]
+        traffic = self._role.engine.traffic(channel) or Traffic()
+        interests = self._interests(channel)
+        outgoing = route.interfaces if route is not None else self._role.tree.outgoing(channel)
+        return ChannelStatus(
+            source=channel.source,
+            group=channel.group,
+            since=self._clock.utc(record.since),
+            interests=interests[:_LISTED],
+            interest_count=len(interests),
+            incoming_interface=self._role.configuration.gateway.tunnel_interface if tunnels else None,
+            outgoing_interfaces=sorted(outgoing) if tunnels else [],
+            tunnels=tunnels,
+            tunnel_count=len(tunnels),
+            packets=traffic.packets,
+            bytes=traffic.bytes,
+            last_packet_age=self._clock.age(record.last_moved),
+            join_latency=record.join_latency,
+        )
+
+    def _interests(self, channel: Channel) -> list[Interest]:
+        interests = []
+        for owner, wanted in self._role.tree.owners(channel.group).items():
+            is_any_source = wanted.mode is FilterMode.EXCLUDE
+            if is_any_source if channel.source is None else wanted.admits(channel.source):
+                interests.append(
+                    Interest(
+                        kind=InterestKind(owner.kind.value),
+                        interface=owner.interface,
+                        excluded_sources=sorted(wanted.sources, key=int) if is_any_source else [],
+                    )
+                )
+        return interests
+
+    def _queriers(self, interface: str) -> list[QuerierStatus]:
+        return [
+            QuerierStatus(
+                protocol="igmp" if family == 4 else "mld",
+                version=3 if family == 4 else 2,
+                querier_address=listener.querier.querier_address,
+                elected=listener.querier.is_querier,
+                groups=len(listener.querier.groups()),
+            )
+            for (name, family), listener in self._role.listeners.items()
+            if name == interface
+        ]
+
+    def _sent(self) -> dict[str, Traffic]:
+        """Multicast forwarded out of each interface, by the channels that go there now."""
+        sent: dict[str, Traffic] = {}
+        for channel in self._role.control.ledger.channels():
+            route = self._role.control.plan(channel.group).routes.get(channel)
+            traffic = self._role.engine.traffic(channel)
+            if route is None or traffic is None:
+                continue
+            for interface in route.interfaces:
+                total = sent.setdefault(interface, Traffic())
+                total.packets += traffic.packets
+                total.bytes += traffic.bytes
+        return sent

@@ -1,0 +1,35 @@
+"""One interface as the API shows it, in either role."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from agent.dataplane.engine import Traffic
+from agent.net.interfaces import Interface
+from agent.service.model import InterfaceRole, InterfaceStatus, QuerierStatus
+
+
+def interface_status(
+    name: str,
+    role: InterfaceRole,
+    interface: Interface | None,
+    queriers: Sequence[QuerierStatus] = (),
+    traffic: Traffic | None = None,
+) -> InterfaceStatus:
+    """Row of an interface, existing or not."""
+    moved = traffic or Traffic()
+    if interface is None:
+        return InterfaceStatus(
+            name=name, role=role, up=False, queriers=list(queriers), packets=moved.packets, bytes=moved.bytes
+        )
+    return InterfaceStatus(
+        name=name,
+        role=role,
+        index=interface.index,
+        up=interface.up,
+        mtu=interface.mtu,
+        addresses=[f"{item.address}/{item.prefix_length}" for item in interface.addresses],
+        queriers=list(queriers),
+        packets=moved.packets,
+        bytes=moved.bytes,
+    )
