@@ -235,6 +235,7 @@ class Gateway(GatewayCore):
         assert self._relay is not None
         self.counters["received_membership_query"] += 1
         self._relay_heard_at = self._now
+        self._last_query = self._now
         self._relay_lost_told = False
         self._limit = message.limit
         if message.limit and not self._tunnel.opened:

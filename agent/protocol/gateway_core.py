@@ -49,6 +49,7 @@ class GatewayCore:
         self._events: list[Event] = []
         self._relay: Endpoint | None = None if config.discover else config.endpoint
         self._relay_heard_at = 0.0
+        self._last_query: float | None = None
         self._relay_lost_told = False
         self._kernel_mld: tuple[Endpoint, bool] | None = None  # a relay, and whether its P flag is the kernel's
         self._discovery: Discovery | None = None
@@ -75,6 +76,16 @@ class GatewayCore:
     def limit(self) -> bool:
         """Whether the relay's last Query carried the L flag."""
         return self._limit
+
+    @property
+    def last_query(self) -> float | None:
+        """When the last valid Membership Query came, None before the first."""
+        return self._last_query
+
+    @property
+    def query_interval(self) -> float | None:
+        """Seconds between Request cycles as the relay asked for them (QQIC), None while no query came."""
+        return self._cycle.interval if self._cycle is not None and self._cycle.answered else None
 
     @property
     def memberships(self) -> dict[Address, Filter]:

@@ -63,7 +63,7 @@ class Agent:
         self._loop = loop
         self._store = store
         self._clock = Clock(loop)
-        configuration = store.running
+        configuration = store.configuration
         self._role: GatewayRole | RelayRole
         self._views: GatewayViews | RelayViews
         if configuration.role is Role.GATEWAY:
@@ -168,9 +168,9 @@ class Agent:
         """
         previous = self._role.configuration
         if configuration.role is not previous.role:
-            raise RefusedError("restart_required", "the role can only be changed by a restart")
+            raise RefusedError("needs_restart", "the role can only be changed by a restart")
         if configuration.api != previous.api:
-            raise RefusedError("restart_required", "[api] can only be changed by a restart")
+            raise RefusedError("needs_restart", "[api] can only be changed by a restart")
         try:
             self._role.reconfigure(configuration)
         except OSError as error:
@@ -208,26 +208,26 @@ def run(config_path: Path) -> int:
 async def _run(config_path: Path) -> int:
     loop = asyncio.get_running_loop()
     store = ConfigurationStore(config_path)
-    logs.configure(store.running.log)
+    logs.configure(store.configuration.log)
     notifier = Notifier()
     stopping = asyncio.Event()
     agent = Agent(loop, store)
     try:
-        store.attach(agent.apply)
-        server = ApiServer(store.running.api, agent, store)
+        store.start(agent.apply)
+        server = ApiServer(store.configuration.api, agent, store)
         await server.start()
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopping.set)
             loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_reload(store, notifier)))
             notifier.ready()
-            _log.info("agent started role=%s config=%s", store.running.role.value, config_path)
+            _log.info("agent started role=%s config=%s", store.configuration.role.value, config_path)
             await _watch(stopping, notifier)
             notifier.stopping()
             _log.info("agent stops")
         finally:
             await server.stop()
-            await store.close()
+            store.close()
     finally:
         agent.close()
     return EXIT_OK

@@ -116,7 +116,7 @@ class GatewayRole:
         if configuration.dataplane != self.configuration.dataplane:
             fixed.append("dataplane")
         if fixed:
-            raise RefusedError("restart_required", f"{', '.join(fixed)} can only be changed by a restart")
+            raise RefusedError("needs_restart", f"{', '.join(fixed)} can only be changed by a restart")
         self._replace_tunnels(tunnel_settings(configuration))
         self.selection = relay_selection(configuration)
         self.configuration = configuration

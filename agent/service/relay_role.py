@@ -85,7 +85,7 @@ class RelayRole:
         if configuration.dataplane != self.configuration.dataplane:
             fixed.append("dataplane")
         if fixed:
-            raise RefusedError("restart_required", f"{', '.join(fixed)} can only be changed by a restart")
+            raise RefusedError("needs_restart", f"{', '.join(fixed)} can only be changed by a restart")
         self.machine.configure(relay_config(configuration))
         self.configuration = configuration
         self._driver.flush()
