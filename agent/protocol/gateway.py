@@ -255,10 +255,10 @@ class Gateway(GatewayCore):
         self._tunnel.report(answer.family, answer.query.robustness, set(Family) - cycle.pending, anew=moved)
 
     def _schedule_cycle(self, cycle: RequestCycle, interval: float) -> None:
-        """Restart the query timer (RFC 7450 §5.2.3.5); of two families the shorter interval counts."""
+        """Restart the query timer (RFC 7450 §5.2.3.5); of two families the one due first counts."""
         bounded = max(interval or self.config.default_query_interval, self.config.minimum_query_interval)
-        cycle.interval = min(cycle.interval, bounded, self.config.maximum_query_interval)
-        self._timers.set(Timer.QUERY, self._now + cycle.interval)
+        cycle.due = min(cycle.due, self._now + min(bounded, self.config.maximum_query_interval))
+        self._timers.set(Timer.QUERY, cycle.due)
 
     def _learn_address(self, message: amt.MembershipQuery) -> bool:
         """Take the G fields; True when they moved, after a Teardown of the old tunnel (RFC 7450 §5.2.3.7)."""
