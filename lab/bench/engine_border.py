@@ -1,0 +1,186 @@
+"""The userspace engine in the gateway's namespace, a relay that feeds it, and the wire behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Final, Self
+
+from agent.dataplane.engine import Refusal, TunnelSocket
+from agent.dataplane.userspace import UserspaceEngine
+from agent.net.mroute import MulticastRouter
+from agent.net.tap import Tap, TapSettings
+from agent.protocol.channels import Channel, Endpoint, Family, Network
+from lab.bench.engine_topology import GATEWAY_IPV4, GATEWAY_IPV6, RELAY_IPV4, RELAY_IPV6, EngineTopology, host_interface
+from lab.bench.inner_packets import GROUP, SOURCE
+from lab.bench.relay_topology import inside
+
+AMT_PORT: Final = 2268
+
+
+class Wire:
+    """What arrives on one of the host's interfaces: the IP packets of multicast frames."""
+
+    def __init__(self, topology: EngineTopology, index: int = 0) -> None:
+        with inside(topology.host):
+            self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+            self._socket.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)
+            self._socket.bind((host_interface(index), 0))
+        self._socket.setblocking(False)
+        self.packets: list[bytes] = []
+        self.destinations: set[bytes] = set()
+
+    def collect(self) -> list[bytes]:
+        """Everything seen so far, without what hosts say of themselves (link-local groups, fe80::)."""
+        while True:
+            try:
+                frame = self._socket.recv(70000)
+            except BlockingIOError:
+                return self.packets
+            packet = frame[14:]
+            if frame[0] & 1 and frame[12:14] in (b"\x08\x00", b"\x86\xdd") and not _of_the_host(packet):
+                self.packets.append(packet)
+                self.destinations.add(frame[:6])
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._socket.close()
+
+
+def _of_the_host(packet: bytes) -> bool:
+    if packet[0] >> 4 == 6:
+        return packet[24] == 0xFF and packet[25] & 15 <= 2
+    return packet[16:19] == bytes((224, 0, 0))
+
+
+@dataclass
+class Border:
+    """The engine in the gateway's namespace; used with the calling thread inside that namespace."""
+
+    topology: EngineTopology
+    outer: int = 4
+    segmentation: bool = True
+    strict_port: bool = True
+    table: int = 253
+    families: tuple[Family, ...] = (Family.IPV4, Family.IPV6)
+    local_networks: tuple[Network, ...] = ()
+    control: list[tuple[bytes, Endpoint]] = field(default_factory=list)
+    errors: list[OSError] = field(default_factory=list)
+    new_sources: list[tuple[Channel, str]] = field(default_factory=list)
+    on_new_source: Callable[[Border, Channel, str], None] | None = None
+
+    def __enter__(self) -> Self:
+        """Open the tap, the routers and the engine, with one tunnel named `relay`."""
+        self.loop = asyncio.new_event_loop()
+        self.tap = Tap(TapSettings(segmentation=self.segmentation))
+        self.routers = {family: MulticastRouter(family, self.table) for family in self.families}
+        self.engine = UserspaceEngine(self.loop, self.tap, self.routers, self._new_source, self.local_networks)
+        self.sockets: list[socket.socket] = []
+        self.add_tunnel("relay")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close them; the tap device goes too."""
+        self.engine.close()
+        for router in self.routers.values():
+            router.close()
+        self.tap.remove()
+        for each in self.sockets:
+            each.close()
+        self.loop.close()
+
+    def add_tunnel(self, name: str, relay_port: int = AMT_PORT) -> socket.socket:
+        """Add a tunnel with a socket of its own."""
+        family, address = (socket.AF_INET, GATEWAY_IPV4) if self.outer == 4 else (socket.AF_INET6, GATEWAY_IPV6)
+        receiving = socket.socket(family, socket.SOCK_DGRAM)
+        receiving.bind((address, 0))
+        self.sockets.append(receiving)
+        relay = Endpoint(ip_address(RELAY_IPV4 if self.outer == 4 else RELAY_IPV6), relay_port)
+        self.engine.add_tunnel(
+            TunnelSocket(
+                name,
+                receiving,
+                relay,
+                lambda data, source: self.control.append((data, source)),
+                self.errors.append,
+                strict_port=self.strict_port,
+            )
+        )
+        return receiving
+
+    def forward(
+        self, version: int, *interfaces: str, tunnels: Sequence[str] = ("relay",), source: str = "", group: str = ""
+    ) -> Channel:
+        """Set a channel; by default the standard one, from the first tunnel to the first downstream interface."""
+        channel = Channel.parse(source or SOURCE[version], group or GROUP[version])
+        self.engine.set_channel(channel, frozenset(tunnels), frozenset(interfaces or ("down0",)))
+        return channel
+
+    def _new_source(self, channel: Channel, tunnel: str) -> None:
+        self.new_sources.append((channel, tunnel))
+        if self.on_new_source is not None:
+            self.on_new_source(self, channel, tunnel)
+
+    def run_until(self, condition: Callable[[], object], seconds: float = 5.0) -> None:
+        """Run the loop until the condition holds."""
+
+        async def poll() -> None:
+            deadline = time.monotonic() + seconds
+            while not condition():
+                assert time.monotonic() < deadline, f"not in {seconds} s; counters: {self.engine.counters()}"
+                await asyncio.sleep(0.005)
+
+        self.loop.run_until_complete(poll())
+
+    def refused(self, refusal: Refusal) -> int:
+        """How many packets were refused for a reason."""
+        return self.engine.counters().refused.get(refusal, 0)
+
+
+class Relay:
+    """Sends AMT data messages to the gateway from the relay's namespace."""
+
+    def __init__(self, border: Border, port: int = AMT_PORT, receiving: int = 0) -> None:
+        family, address = (socket.AF_INET, RELAY_IPV4) if border.outer == 4 else (socket.AF_INET6, RELAY_IPV6)
+        with inside(border.topology.relay):
+            self.socket = socket.socket(family, socket.SOCK_DGRAM)
+            self.socket.bind((address, port))
+        self.target = border.sockets[receiving].getsockname()[:2]
+
+    def send(self, *packets: bytes) -> None:
+        """Send inner packets, each in a datagram of its own."""
+        for packet in packets:
+            self.send_raw(b"\x06\x00" + packet)
+
+    def send_raw(self, *messages: bytes) -> None:
+        """Send AMT messages as they are."""
+        for message in messages:
+            self.socket.sendto(message, self.target)
+
+    def send_train(self, packets: list[bytes]) -> None:
+        """Hand equal-sized packets to the kernel in one piece; the gateway receives them as one train."""
+        messages = [b"\x06\x00" + packet for packet in packets]
+        control = [(17, 103, struct.pack("=H", len(messages[0])))]
+        self.socket.sendmsg(messages, control, 0, self.target)
+
+    def without_checksum(self) -> None:
+        """Leave the outer checksum zero from here on (SO_NO_CHECK, UDP_NO_CHECK6_TX)."""
+        self.socket.setsockopt(socket.SOL_SOCKET, 11, 1)
+        if self.socket.family == socket.AF_INET6:
+            self.socket.setsockopt(17, 101, 1)
+
+    def mark(self, ecn: int) -> None:
+        """Set the outer ECN field from here on."""
+        if self.socket.family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, ecn)
+        else:
+            self.socket.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, ecn)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
