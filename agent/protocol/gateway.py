@@ -256,8 +256,10 @@ class Gateway(GatewayCore):
 
     def _schedule_cycle(self, cycle: RequestCycle, interval: float) -> None:
         """Restart the query timer (RFC 7450 §5.2.3.5); of two families the one due first counts."""
-        bounded = max(interval or self.config.default_query_interval, self.config.minimum_query_interval)
-        cycle.due = min(cycle.due, self._now + min(bounded, self.config.maximum_query_interval))
+        lower, upper = self.config.minimum_query_interval, self.config.maximum_query_interval
+        bounded = min(max(interval or self.config.default_query_interval, lower), upper)
+        cycle.interval = min(cycle.interval, bounded)
+        cycle.due = min(cycle.due, self._now + bounded)
         self._timers.set(Timer.QUERY, cycle.due)
 
     def _learn_address(self, message: amt.MembershipQuery) -> bool:

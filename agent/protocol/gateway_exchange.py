@@ -89,6 +89,7 @@ class RequestCycle:
         pending: families asked for and not answered.
         answered: families answered.
         abandoned: families given up until the next cycle.
+        interval: shortest query interval the answers gave, in seconds.
         due: when the query interval of the first family to run out is over.
         kernel_mld: whether the last MLD Request had its P flag where the Linux kernel's driver expects it.
         mld_requests: MLD Requests sent.
@@ -99,6 +100,7 @@ class RequestCycle:
     pending: set[Family]
     answered: set[Family] = field(default_factory=set)
     abandoned: set[Family] = field(default_factory=set)
+    interval: float = float("inf")
     due: float = float("inf")
     kernel_mld: bool = False
     mld_requests: int = 0

@@ -39,6 +39,7 @@ def requests(sent):
 
 def test_a_query_brings_an_update_with_its_nonce_and_mac_at_once(bench):
     nonce = bench.request_nonce()
+    assert bench.gateway.query_interval is None
     bench.query(nonce, mac=b"\x01\x02\x03\x04\x05\x06")
     (update,) = bench.sent()
     assert (update.nonce, update.response_mac) == (nonce, b"\x01\x02\x03\x04\x05\x06")
@@ -108,8 +109,10 @@ def test_a_query_of_the_cycle_before_is_refused(bench):
 def test_the_next_cycle_begins_with_a_fresh_nonce_after_the_query_interval(bench, interval, wait):
     nonce = bench.request_nonce()
     bench.query(nonce, interval=interval)
+    assert bench.gateway.query_interval == wait
     ((when, request),) = requests(bench.run(wait + 0.5))
     assert when == wait
+    assert bench.gateway.last_query == bench.now - wait - 0.5
     assert request.nonce not in (0, nonce)
     assert bench.gateway.state is State.ESTABLISHED
 
