@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lab.namespaces import Lab, delete_abandoned, missing_for_namespaces
+from lab.scenario import Scenario
 from lab.topology import Topology
 
 PREFIX = "islt"
@@ -26,3 +29,33 @@ def make_lab(_namespaces: None) -> Iterator[Callable[..., Lab]]:
     """Makes a lab of the sizes asked for."""
     with ExitStack() as stack:
         yield lambda **sizes: stack.enter_context(Lab(Topology(prefix=f"{PREFIX}{os.getpid()}", **sizes)))
+
+
+QUICK_QUERIES = {"query_interval": 2.0, "query_response_interval": 1.0}
+"""Keys of [relay] that make the waiting in tests short; recovery times scale with the query interval."""
+
+QUICK_LISTENERS = """
+[igmp]
+query_interval = 4.0
+query_response_interval = 1.0
+startup_query_interval = 1.0
+
+[mld]
+query_interval = 4.0
+query_response_interval = 1.0
+startup_query_interval = 1.0
+"""
+
+
+@pytest.fixture
+def make_scenario(make_lab: Callable[..., Lab], tmp_path: Path) -> Iterator[Callable[..., Scenario]]:
+    """Makes a lab with a relay and a border agent running; `sizes` are the topology's, the rest the scenario's."""
+    with ExitStack() as stack:
+
+        def make(sizes: dict[str, int | bool] | None = None, **settings: Any) -> Scenario:
+            relay = QUICK_QUERIES | settings.pop("relay", {})
+            sections = QUICK_LISTENERS + settings.pop("sections", "")
+            lab = make_lab(**(sizes or {}))
+            return stack.enter_context(Scenario(lab, tmp_path, relay=relay, sections=sections, **settings))
+
+        yield make
