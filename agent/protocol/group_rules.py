@@ -41,9 +41,9 @@ class RouterState:
         return self.mode is FilterMode.INCLUDE and not self.requested
 
     @property
-    def sources(self) -> Sources:
-        """Every source remembered."""
-        return self.requested | self.excluded
+    def size(self) -> int:
+        """Sources remembered; none is both requested and excluded."""
+        return len(self.requested) + len(self.excluded)
 
 
 INITIAL: Final = RouterState()
@@ -94,6 +94,8 @@ def as_older_version(record: GroupRecord, version: GroupVersion) -> GroupRecord 
 
 def _include_adds(state: RouterState, b: Sources) -> Transition:
     """INCLUDE(A), IS_IN(B) or ALLOW(B): INCLUDE(A+B); (B)=GMI."""
+    if b <= state.requested:  # the usual refresh, at a cost that does not grow with A
+        return Transition(state, refreshed=b)
     return Transition(RouterState(FilterMode.INCLUDE, state.requested | b), refreshed=b)
 
 

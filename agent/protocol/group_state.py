@@ -8,7 +8,7 @@ and the limits, and leaves the specific queries to `group_queries`. A table serv
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 
 from agent.protocol.channels import (
@@ -158,13 +158,18 @@ class GroupTable:
 
     def handle_timer(self, now: float) -> None:
         """Act on what is due at `now`."""
+        ended: dict[Address, list[Address]] = {}  # sources of a group end together, as they were reported
         for timer, group, source in self._timers.expired(now):
-            if timer is GroupTimer.RETRANSMIT:
-                self._queries.transmit(group, self.timing, now)
-            elif timer is GroupTimer.GROUP:
+            if source is not None:
+                ended.setdefault(group, []).append(source)
+                continue
+            self._end_sources(group, ended.pop(group, ()))
+            if timer is GroupTimer.GROUP:
                 self._end_exclude(group)
-            elif source is not None:
-                self._end_source(group, source)
+            elif timer is GroupTimer.RETRANSMIT:
+                self._queries.transmit(group, self.timing, now)
+        for group, sources in ended.items():
+            self._end_sources(group, sources)
         self._settle()
 
     def next_deadline(self) -> float | None:
@@ -249,14 +254,14 @@ class GroupTable:
             return None
         room, reason = self._room(before)
         replaces = record.type in EXCLUDE_RECORDS or (self.fast_leave and record.type is RecordType.CHANGE_TO_INCLUDE)
-        size = len(listed) if replaces else len(step.state.sources)
+        size = len(listed) if replaces else step.state.size
         if step.state.is_empty or max(size, 1) <= max(room, _weight(before)):
             return step
         self.refused[reason] += 1
         if room < 1:
             return None
-        known = before.sources & listed
-        kept = len(known) if replaces else len(before.sources)
+        known = listed & before.requested | listed & before.excluded
+        kept = len(known) if replaces else before.size
         added = [source for source in dict.fromkeys(record.sources) if source not in known]
         return transition(before, record.type, known.union(added[: max(room - kept, 0)]))
 
@@ -270,8 +275,7 @@ class GroupTable:
 
     def _take_silence(self, group: Address, step: Transition) -> None:
         """End what a query would have been sent for, as if nobody had answered it."""
-        for source in step.queried:
-            self._end_source(group, source)
+        self._end_sources(group, step.queried)
         if step.queries_group:
             self._end_exclude(group)
 
@@ -280,12 +284,13 @@ class GroupTable:
         self._queries.forget_group(group)
         self._store(group, RouterState(FilterMode.INCLUDE, self._states[group].requested))
 
-    def _end_source(self, group: Address, source: Address) -> None:
-        """Source timer ran out (RFC 3376 §6.3): delete the source, or exclude it."""
+    def _end_sources(self, group: Address, sources: Collection[Address]) -> None:
+        """Source timers ran out (RFC 3376 §6.3): delete the sources, or exclude them."""
+        if not sources:
+            return
         state = self._states[group]
-        requested = state.requested - {source}
-        excluded = state.excluded | {source} if state.mode is FilterMode.EXCLUDE else state.excluded
-        self._store(group, RouterState(state.mode, requested, excluded))
+        excluded = state.excluded.union(sources) if state.mode is FilterMode.EXCLUDE else state.excluded
+        self._store(group, RouterState(state.mode, state.requested.difference(sources), excluded))
 
     def _store(self, group: Address, state: RouterState) -> None:
         """Replace a group's state, and disarm the timers of what is not in it any more."""
@@ -325,4 +330,4 @@ class GroupTable:
 
 
 def _weight(state: RouterState) -> int:
-    return 0 if state.is_empty else max(1, len(state.requested) + len(state.excluded))
+    return 0 if state.is_empty else max(1, state.size)

@@ -225,7 +225,7 @@ class Querier:
         timing = self._config.timing
         if query.version is not GroupVersion.SOURCE_SPECIFIC:
             return timing
-        interval = min(float(query.interval), self._config.maximum_adopted_interval) or timing.query_interval
+        interval = min(query.interval, self._config.maximum_adopted_interval) or timing.query_interval
         return replace(
             timing,
             robustness_variable=query.robustness or DEFAULT_ROBUSTNESS,
@@ -263,9 +263,9 @@ class Querier:
     def _send(self, query: Query) -> None:
         if self._address is None:
             return
-        if query.version > self._config.version:
-            if query.sources:
-                return  # older versions cannot ask about sources; their timers run all the same
+        if self._config.version < query.version:
+            if query.sources or (query.group is not None and self._config.version is GroupVersion.ANY_SOURCE_BASIC):
+                return  # older versions cannot ask about these; their timers run all the same
             query = replace(query, version=self._config.version)
         self._packets.append(group_packet.encode(query, self._address))
 

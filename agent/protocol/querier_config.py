@@ -54,8 +54,8 @@ class QuerierConfig:
             raise ValueError("max_groups and max_sources are at least 1")
         if self.other_querier_present_interval is not None and self.other_querier_present_interval <= 0:
             raise ValueError("other_querier_present_interval is above 0")
-        if self.maximum_adopted_interval < self.query_interval:
-            raise ValueError("maximum_adopted_interval is not below query_interval")
+        if self.maximum_adopted_interval <= 0:
+            raise ValueError("maximum_adopted_interval is above 0")
         _ = self.timing  # refuses timers out of bounds here
 
     @property

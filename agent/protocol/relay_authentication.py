@@ -52,11 +52,12 @@ class ResponseMacs:
     def _rotate_if_due(self, now: float) -> None:
         if self._since is None:
             self._since = now
-        age = now - self._since
-        if age < self.lifetime:
+        periods = int((now - self._since) // self.lifetime)
+        if periods < 1:
             return
-        self.rotate(now)
-        if age >= 2 * self.lifetime:  # what was current then is too old even for the one before
+        due = self._since + periods * self.lifetime
+        self.rotate(due)
+        if periods > 1:  # what was current at the last use is too old even for the one before
             self._secrets = self._secrets[:1]
 
 
