@@ -278,7 +278,6 @@ class Session:
                 self._on_event(f"not sent to {datagram.destination}: {error.strerror}")
 
     def _drain(self) -> None:
-        now = self._loop.time()
         for _ in range(_DRAIN):
             if self._socket is None:
                 return
@@ -287,9 +286,10 @@ class Session:
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:  # an ICMP error; Windows tells about those here
-                self._gateway.receive_error(now)
+                self._gateway.receive_error(self._loop.time())
                 self._pump()
                 continue
+            now = self._loop.time()
             if data and data[0] == MessageType.MULTICAST_DATA:
                 self._receive_data(data, sender, now)
             else:
