@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from pyroute2 import IPRoute, NetlinkError
+from pyroute2 import NetlinkError
 
 from agent.net.mroute_layout import (
     MRT_ADD_MFC,
@@ -29,6 +29,7 @@ from agent.net.mroute_layout import (
     Upcall,
     layout_of,
 )
+from agent.net.rtnetlink import with_rtnetlink
 from agent.protocol.channels import Address, Family
 
 DEFAULT_TABLE: Final = 253
@@ -271,8 +272,9 @@ class MulticastRouter:
 
     def _rule(self, command: str, incoming: str) -> None:
         try:
-            with IPRoute() as route:
-                route.rule(command, family=_RULE_FAMILY[self.family], iifname=incoming, table=self.table)
+            with_rtnetlink(
+                lambda route: route.rule(command, family=_RULE_FAMILY[self.family], iifname=incoming, table=self.table)
+            )
         except NetlinkError as error:
             if error.code in (errno.EEXIST, errno.ENOENT):
                 return

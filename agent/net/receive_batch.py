@@ -105,6 +105,7 @@ class BatchReceiver:
         self._control_lengths = self._headers.cast("L")[_CONTROL_LENGTH_AT // _WORD :: _MESSAGE_SIZE // _WORD]
         self._fresh = bytes(self._headers)
         self._used = 0
+        self._descriptor = -1
         self._parsed: dict[bytes, tuple[int, int]] = {}
 
     def receive(self, descriptor: int, most: int) -> list[Message]:
@@ -117,6 +118,10 @@ class BatchReceiver:
             dirty = self._used * _MESSAGE_SIZE
             self._headers[:dirty] = self._fresh[:dirty]
             self._used = 0
+        if descriptor != self._descriptor:  # a shorter address would end in what is left of a longer one
+            self._descriptor = descriptor
+            self._names[:] = bytes(len(self._names))
+            self._control[:] = bytes(len(self._control))
         count = _libc.recvmmsg(descriptor, self._messages, most, _MSG_DONTWAIT, _ffi.NULL)
         if count <= 0:
             if count < 0 and _ffi.errno not in (errno.EAGAIN, errno.EINTR):

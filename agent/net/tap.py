@@ -19,6 +19,7 @@ from typing import Final
 
 from pyroute2 import IPRoute, NetlinkError
 
+from agent.net.rtnetlink import with_rtnetlink
 from agent.net.sysctl import read_sysctl, write_sysctl
 
 VIRTIO_HEADER_SIZE: Final = 10
@@ -115,18 +116,20 @@ class Tap:
 
     def _configure_link(self) -> int:
         try:
-            with IPRoute() as route:
-                index = int(route.link_lookup(ifname=self.name)[0])
-                link = route.link("get", index=index)[0]
-                if link.get_attr("IFLA_ADDRESS") != self.hardware_address:
-                    route.link("set", index=index, address=self.hardware_address)
-                mtu = min(self.settings.mtu, int(link.get_attr("IFLA_MAX_MTU") or _LARGEST_MTU))
-                route.link("set", index=index, mtu=mtu, state="up")
-                self.details["mtu"] = str(mtu)
-                for address in self.settings.addresses:
-                    _add_address(route, index, address)
+            return with_rtnetlink(self._apply_settings)
         except NetlinkError as error:
             raise TapError(f"{self.name}: cannot configure: {error}") from error
+
+    def _apply_settings(self, route: IPRoute) -> int:
+        index = int(route.link_lookup(ifname=self.name)[0])
+        link = route.link("get", index=index)[0]
+        if link.get_attr("IFLA_ADDRESS") != self.hardware_address:
+            route.link("set", index=index, address=self.hardware_address)
+        mtu = min(self.settings.mtu, int(link.get_attr("IFLA_MAX_MTU") or _LARGEST_MTU))
+        route.link("set", index=index, mtu=mtu, state="up")
+        self.details["mtu"] = str(mtu)
+        for address in self.settings.addresses:
+            _add_address(route, index, address)
         return index
 
     def _accept_any_source(self) -> None:
@@ -145,15 +148,17 @@ class Tap:
         if effective == 0:
             self.details["rp_filter"] = "off"
         elif effective == 2:
-            with IPRoute() as route:
-                if not route.get_addr(index=self.index, family=socket.AF_INET):
-                    _add_address(route, self.index, _DUMMY_ADDRESS)
+            with_rtnetlink(self._have_an_address)
             self.details["rp_filter"] = "loose: sources need a route, a default route will do"
         else:
             self.details["rp_filter"] = (
                 f"strict and not ours to change: IPv4 is dropped unless routed to {self.name}; "
                 f"set net.ipv4.conf.{self.name}.rp_filter=2"
             )
+
+    def _have_an_address(self, route: IPRoute) -> None:
+        if not route.get_addr(index=self.index, family=socket.AF_INET):
+            _add_address(route, self.index, _DUMMY_ADDRESS)
 
 
 def hardware_address_for(name: str) -> str:

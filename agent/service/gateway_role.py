@@ -66,10 +66,10 @@ class GatewayRole:
         state_dir = configuration.gateway.state_dir
         self._ports = PortStore(state_dir / "ports.json")
         self.joins = StaticJoins(state_dir / "joins.journal", self.tree, configuration.gateway.downstream)
-        self.monitor = InterfaceMonitor(loop, self._interface_changed)
         built = build_engine(loop, configuration, self._new_source)
         self.engine: Engine = built.engine
         self._release = built.release
+        self.monitor = InterfaceMonitor(loop, self._interface_changed)
         self.control = ChannelControl(loop, self.tree, self.engine, self.tunnels)
         self.control.on_sample = self._sampled
         self._is_draining = False

@@ -47,7 +47,6 @@ class RelayRole:
         self.send_errors = 0
         self.machine = Relay(relay_config(configuration), os.urandom)
         self._driver = Driver(loop, self.machine, self._drain)
-        self.monitor = InterfaceMonitor(loop, self._interface_changed)
         self._sockets: dict[Address, socket.socket] = {}
         try:
             self._open_sockets()
@@ -59,8 +58,8 @@ class RelayRole:
             )
         except BaseException:
             self._close_sockets()
-            self.monitor.close()
             raise
+        self.monitor = InterfaceMonitor(loop, self._interface_changed)
         for address, opened in self._sockets.items():
             loop.add_reader(opened, self._receive, address, opened)
 
