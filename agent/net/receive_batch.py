@@ -31,7 +31,6 @@ _BYTES_AT_ONCE: Final = 256 * 1024
 _NAME_SIZE: Final = 32
 _CONTROL_SIZE: Final = 128
 _MSG_DONTWAIT: Final = 0x40
-_MSG_ERRQUEUE: Final = 0x2000
 _SOL_UDP: Final = 17
 _UDP_NO_CHECK6_RX: Final = 102
 _UDP_GRO: Final = 104

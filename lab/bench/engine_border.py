@@ -15,6 +15,7 @@ from agent.dataplane.engine import Refusal, TunnelSocket
 from agent.dataplane.userspace import UserspaceEngine
 from agent.net.mroute import MulticastRouter
 from agent.net.tap import Tap, TapSettings
+from agent.net.udp import IcmpHint
 from agent.protocol.channels import Channel, Endpoint, Family, Network
 from lab.bench.engine_topology import GATEWAY_IPV4, GATEWAY_IPV6, RELAY_IPV4, RELAY_IPV6, EngineTopology, host_interface
 from lab.bench.inner_packets import GROUP, SOURCE
@@ -70,7 +71,7 @@ class Border:
     families: tuple[Family, ...] = (Family.IPV4, Family.IPV6)
     local_networks: tuple[Network, ...] = ()
     control: list[tuple[bytes, Endpoint]] = field(default_factory=list)
-    errors: list[OSError] = field(default_factory=list)
+    errors: list[IcmpHint] = field(default_factory=list)
     new_sources: list[tuple[Channel, str]] = field(default_factory=list)
     on_new_source: Callable[[Border, Channel, str], None] | None = None
 
@@ -81,6 +82,7 @@ class Border:
         self.routers = {family: MulticastRouter(family, self.table) for family in self.families}
         self.engine = UserspaceEngine(self.loop, self.tap, self.routers, self._new_source, self.local_networks)
         self.sockets: list[socket.socket] = []
+        self._opened: list[Relay | Wire] = []
         self.add_tunnel("relay")
         return self
 
@@ -90,7 +92,7 @@ class Border:
         for router in self.routers.values():
             router.close()
         self.tap.remove()
-        for each in self.sockets:
+        for each in (*self.sockets, *self._opened):
             each.close()
         self.loop.close()
 
@@ -136,6 +138,18 @@ class Border:
                 await asyncio.sleep(0.005)
 
         self.loop.run_until_complete(poll())
+
+    def relay(self, port: int = AMT_PORT, receiving: int = 0) -> Relay:
+        """A relay that sends to socket number `receiving`; it closes with the border."""
+        relay = Relay(self, port, receiving)
+        self._opened.append(relay)
+        return relay
+
+    def wire(self, index: int = 0) -> Wire:
+        """The wire behind downstream interface `index`; it closes with the border."""
+        wire = Wire(self.topology, index)
+        self._opened.append(wire)
+        return wire
 
     def refused(self, refusal: Refusal) -> int:
         """How many packets were refused for a reason."""

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 import pytest
 
 from agent.dataplane.engine import Refusal
-from lab.bench.engine_border import Border, Relay, Wire
+from lab.bench.engine_border import Border
 from lab.bench.engine_needs import missing_for_engine
 from lab.bench.engine_topology import EngineTopology
 from lab.bench.inner_packets import (
@@ -23,7 +23,7 @@ from lab.bench.inner_packets import (
     one_hop_on,
     udp,
 )
-from lab.bench.relay_topology import inside
+from lab.bench.relay_topology import inside, run
 
 pytestmark = pytest.mark.root
 
@@ -45,10 +45,8 @@ class Bench:
     def __init__(self, topology: EngineTopology, stack: ExitStack, **settings) -> None:
         stack.enter_context(inside(topology.gateway))
         self.border = stack.enter_context(Border(topology, **settings))
-        self.relay = Relay(self.border)
-        self.wire = Wire(topology)
-        stack.callback(self.relay.close)
-        stack.callback(self.wire.close)
+        self.relay = self.border.relay()
+        self.wire = self.border.wire()
 
     def received(self, count: int) -> list[bytes]:
         self.border.run_until(lambda: len(self.wire.collect()) >= count)
@@ -221,14 +219,13 @@ def test_options_and_other_protocols_pass(make_bench) -> None:
 
 def test_every_downstream_interface_of_a_channel_gets_every_packet(make_bench, topology) -> None:
     bench = make_bench()
-    second = Wire(topology, 1)
+    second = bench.border.wire(1)
     bench.border.forward(4, "down0", "down1")
     sent = [datagram_ipv4(bytes([n]) * 1316, identification=n, flags=DONT_FRAGMENT) for n in range(30)]
     bench.relay.send_train(sent)
     expected = [one_hop_on(packet) for packet in sent]
     assert bench.received(30) == expected
     bench.border.run_until(lambda: second.collect() == expected)
-    second.close()
 
 
 ECN_TABLE = [  # RFC 6040 §4.2, figure 4: outer, inner, result
@@ -265,10 +262,10 @@ def test_congestion_marks_follow_the_decapsulation_table(make_bench, inner, oute
 
 def test_a_packet_too_big_for_an_interface_is_fragmented_or_dropped_there_only(make_bench, topology) -> None:
     bench = make_bench()
-    second = Wire(topology, 1)
+    second = bench.border.wire(1)
     bench.border.forward(4, "down0", "down1")
     with inside(topology.gateway):
-        os.system("ip link set down1 mtu 1000")
+        run("ip", "link", "set", "down1", "mtu", "1000")
     kept = datagram_ipv4(b"k" * 1316, flags=DONT_FRAGMENT)
     cut = datagram_ipv4(b"c" * 1316)
     bench.relay.send(kept, cut)
@@ -279,5 +276,4 @@ def test_a_packet_too_big_for_an_interface_is_fragmented_or_dropped_there_only(m
     assert {packet[6] & 0x40 for packet in second.packets} == {0}
     assert all(len(packet) <= 1000 for packet in second.packets)
     with inside(topology.gateway):
-        os.system("ip link set down1 mtu 9500")
-    second.close()
+        run("ip", "link", "set", "down1", "mtu", "9500")
