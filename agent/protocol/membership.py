@@ -159,9 +159,7 @@ class Membership:
 
     def _tell_change(self, group: Address) -> Iterable[GroupRecord]:
         """Records for what is pending of a group; counts them as told once."""
-        change = self._changes.get(group)
-        if change is None:
-            return
+        change = self._changes[group]
         state = self._filters.get(group, NOTHING)
         if change.mode_reports:
             change.mode_reports -= 1
