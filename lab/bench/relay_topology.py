@@ -72,7 +72,7 @@ class RelayTopology:
         try:
             for name in (self.source, self.relay, self.gateway):
                 run("ip", "netns", "add", name)
-                run("ip", "-n", name, "link", "set", "lo", "up")
+                ip(name, "link", "set", "lo", "up")
                 for scope in ("all", "default"):
                     self.sysctl(name, f"net.ipv6.conf.{scope}.accept_dad", "0")
             self.connect_native()
@@ -99,11 +99,11 @@ class RelayTopology:
         )
         for destination in ("224.0.0.0/4", "ff00::/8"):
             version = "-6" if ":" in destination else "-4"
-            run("ip", version, "-n", self.source, "route", "replace", destination, "dev", NATIVE_AT_SOURCE)
+            ip(self.source, version, "route", "replace", destination, "dev", NATIVE_AT_SOURCE)
 
     def disconnect_native(self) -> None:
         """Delete the native link."""
-        run("ip", "-n", self.source, "link", "delete", NATIVE_AT_SOURCE)
+        ip(self.source, "link", "delete", NATIVE_AT_SOURCE)
 
     def sysctl(self, namespace: str, name: str, value: str) -> None:
         """Set a kernel setting in a namespace."""
@@ -122,9 +122,19 @@ class RelayTopology:
             *("peer", "name", other[1], "mtu", str(mtu), "netns", other[0]),
         )
         for namespace, interface, ipv4, ipv6 in (one, other):
-            run("ip", "-n", namespace, "address", "add", f"{ipv4}/16", "dev", interface)
-            run("ip", "-n", namespace, "address", "add", f"{ipv6}/64", "dev", interface, "nodad")
-            run("ip", "-n", namespace, "link", "set", interface, "up")
+            ip(namespace, "address", "add", f"{ipv4}/16", "dev", interface)
+            ip(namespace, "address", "add", f"{ipv6}/64", "dev", interface, "nodad")
+            ip(namespace, "link", "set", interface, "up")
+
+
+def ip(namespace: str, *arguments: str) -> str:
+    """Run `ip` in a namespace; `ip -n` would remount /sys, which a chroot refuses.
+
+    Raises:
+        RuntimeError: it failed.
+    """
+    with inside(namespace):
+        return run("ip", *arguments)
 
 
 def run(*command: str) -> str:

@@ -39,6 +39,7 @@ from lab.bench.relay_topology import (
     UPLINK_AT_RELAY,
     RelayTopology,
     inside,
+    ip,
     run,
 )
 
@@ -182,7 +183,7 @@ class Rig:
 
     def groups(self) -> set[str]:
         """Groups joined on the native interface."""
-        listed = run("ip", "netns", "exec", self.topology.relay, "ip", "maddress", "show", "dev", NATIVE_AT_RELAY)
+        listed = ip(self.topology.relay, "maddress", "show", "dev", NATIVE_AT_RELAY)
         return {line.split()[1] for line in listed.splitlines() if line.split()[0] in ("inet", "inet6")}
 
 
@@ -393,7 +394,8 @@ async def test_outer_header_on_the_wire(rig: Rig, outer: Family) -> None:
     for feature in ("tx-checksum-ip-generic", "tx-udp-segmentation"):
         if shutil.which("ethtool") is None:
             pytest.skip("needs ethtool")
-        run("ip", "netns", "exec", rig.topology.relay, "ethtool", "-K", UPLINK_AT_RELAY, feature, "off")
+        with inside(rig.topology.relay):
+            run("ethtool", "-K", UPLINK_AT_RELAY, feature, "off")
     plane, gateway = rig.plane(), rig.gateway(outer)
     plane.set_interest(gateway.endpoint, local_of(outer), GROUP4, ALL)
     capture = rig.uplink_capture()
@@ -458,9 +460,9 @@ async def test_the_stream_goes_on_when_the_native_interface_is_made_again(rig: R
 async def test_the_stream_goes_on_after_the_interface_was_down(rig: Rig) -> None:
     plane, gateway = rig.plane(), rig.gateway()
     plane.set_interest(gateway.endpoint, None, GROUP4, ALL)
-    run("ip", "-n", rig.topology.relay, "link", "set", NATIVE_AT_RELAY, "down")
+    ip(rig.topology.relay, "link", "set", NATIVE_AT_RELAY, "down")
     await asyncio.sleep(0.05)
-    run("ip", "-n", rig.topology.relay, "link", "set", NATIVE_AT_RELAY, "up")
+    ip(rig.topology.relay, "link", "set", NATIVE_AT_RELAY, "up")
     packet = udp_packet(b"after", SOURCE4, GROUP4)
     deadline = time.monotonic() + 3
     while not gateway.poll() and time.monotonic() < deadline:
@@ -471,9 +473,7 @@ async def test_the_stream_goes_on_after_the_interface_was_down(rig: Rig) -> None
 
 async def test_vlan_traffic_is_captured_on_the_vlan_interface_only(rig: Rig) -> None:
     try:
-        run(
-            "ip",
-            "-n",
+        ip(
             rig.topology.relay,
             "link",
             "add",
@@ -488,7 +488,7 @@ async def test_vlan_traffic_is_captured_on_the_vlan_interface_only(rig: Rig) -> 
         )
     except RuntimeError as error:
         pytest.skip(f"needs VLAN devices ({error})")
-    run("ip", "-n", rig.topology.relay, "link", "set", "native1.7", "up")
+    ip(rig.topology.relay, "link", "set", "native1.7", "up")
     plane = RelayDataPlane(asyncio.get_running_loop(), rig.sockets, [NATIVE_AT_RELAY, "native1.7"])
     rig.stack.callback(plane.close)
     gateway = rig.gateway()
