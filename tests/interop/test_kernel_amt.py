@@ -15,7 +15,7 @@ from agent.protocol.wire import amt, igmp
 from agent.protocol.wire.groups import GroupRecord, Report
 from agent.protocol.wire.ip import PROTOCOL_IGMP, ROUTER_ALERT_IPV4, IPPacket, decode, decode_udp
 from lab.agents import Agent, AgentPlace, gateway_configuration
-from lab.kernel_amt.guest import Guest, missing_to_boot
+from lab.kernel_amt.guest import Guest
 from lab.kernel_amt.roles import gateway_script, relay_script
 from lab.namespaces import in_namespace, wait_until
 from lab.topology import (
@@ -41,12 +41,6 @@ query_response_interval = 1.0
 """
 
 pytestmark = [pytest.mark.root, pytest.mark.uml]
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _guest_boots():
-    if missing := missing_to_boot():
-        pytest.skip("needs " + ", ".join(missing))
 
 
 EXCHANGE = """
