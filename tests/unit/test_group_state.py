@@ -271,6 +271,20 @@ def test_group_that_leaves_exclude_mode_keeps_asking_about_its_sources():
     assert [q.sources for q in table.queries()] == [(S1,)]
 
 
+def test_timers_that_are_handled_late_end_everything_overdue():
+    table = GroupTable(GroupTiming(last_member_query_count=3))
+    table.receive(report(TO_EX), 0)
+    table.receive(report(TO_IN), 100)
+    table.receive(report(ALLOW, S1), 101)
+    table.queries()
+    table.handle_timer(150)
+    assert table.filter(ASM) == Filter.include([S1])
+    table.queries()
+    run_until(table, 200)
+    assert table.queries() == []
+    assert table.next_deadline() == 101 + GMI
+
+
 def test_long_source_lists_are_split_over_queries_that_fit_a_link():
     many = [ip_address(0x0A010000 + number) for number in range(1, 501)]
     many6 = [ip_address((0x20010DB8 << 96) + number) for number in range(1, 101)]

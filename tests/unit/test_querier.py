@@ -359,7 +359,8 @@ def test_new_configuration_keeps_groups_and_asks_at_once():
     querier = running()
     sent(querier)
     deliver(querier, ALLOW)
-    querier.configure(QuerierConfig(query_interval=60, fast_leave=True), 5)
+    querier.configure(QuerierConfig(query_interval=60, fast_leave=True, max_groups=1), 5)
+    deliver(querier, AnySourceReport(ip_address("239.1.1.2")), now=5)
     (packet,) = [message for _, message in run_until(querier, 5)]
     assert packet.interval == 60
     assert len(querier.groups()) == 1

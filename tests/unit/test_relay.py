@@ -495,7 +495,17 @@ def test_new_configuration_keeps_tunnels_and_their_macs():
     (view,) = bench.relay.tunnels()
     assert view.expires == bench.relay.next_deadline() == 10 + 70
     assert bench.query(OTHER, now=10).limit
+    assert bench.update(ALLOW6, now=10) == []
+    assert bench.refused == {"too_many_groups": 1}
     assert group_packet.decode(bench.query(now=10).packet).message.interval == 30
+
+
+def test_new_lifetime_of_secrets_is_in_effect_at_once():
+    bench = Bench()
+    query = bench.query()
+    bench.relay.configure(RelayConfig((RELAY4,), secret_lifetime=60))
+    bench.update(query=query, now=130)
+    assert bench.refused == {"bad_mac": 1}
 
 
 @pytest.mark.parametrize(

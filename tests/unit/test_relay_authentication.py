@@ -59,6 +59,13 @@ def test_mac_of_long_ago_is_refused_though_nobody_asked_in_between():
     assert not relay.verify(mac, A4, 1, 1, 200)
 
 
+def test_secret_is_replaced_on_its_hour_however_late_that_is_noticed():
+    relay = macs()
+    mac = relay.compute(A4, 1, 1, 0)
+    assert relay.verify(mac, A4, 1, 1, 150)
+    assert not relay.verify(mac, A4, 1, 1, 200)
+
+
 def test_secret_replaced_by_hand():
     relay = macs()
     mac = relay.compute(A4, 1, 1, 0)
