@@ -134,6 +134,7 @@ class UserspaceEngine:
         self.remove_tunnel(tunnel.name)
         state = _Tunnel(tunnel)
         self._tunnels[tunnel.name] = state
+        self._receiver.forget_sockets()
         self._loop.add_reader(tunnel.socket.fileno(), self._read, state)
 
     def remove_tunnel(self, name: str) -> None:
@@ -206,13 +207,14 @@ class UserspaceEngine:
         )
 
     def close(self) -> None:
-        """Stop reading and forwarding; routes, tunnels and the rule go."""
+        """Stop reading and forwarding for good; routes, tunnels and the rule go. Safe to call twice."""
         for name in tuple(self._tunnels):
             self.remove_tunnel(name)
         for state in tuple(self._channels.values()):
             self.remove_channel(state.channel)
         for router in self._routers.values():
             self._loop.remove_reader(router.fileno())
+        self._routers.clear()
         self._groups.clear()
         if self._rule is not None:
             self._rule.close()

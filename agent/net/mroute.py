@@ -61,7 +61,10 @@ class InterfaceLimitError(MulticastRoutingError):
 
 @dataclass(frozen=True, slots=True)
 class RouteTraffic:
-    """What the kernel forwarded for one (S,G): packets, octets, and packets that came in on a wrong interface."""
+    """What the kernel forwarded for one (S,G): packets, octets, and packets that came in on a wrong interface.
+
+    A train of segmentable datagrams counts as one packet.
+    """
 
     packets: int
     bytes: int

@@ -107,6 +107,10 @@ class BatchReceiver:
         self._descriptor = -1
         self._parsed: dict[bytes, tuple[int, int]] = {}
 
+    def forget_sockets(self) -> None:
+        """A new socket may have the number of one that was closed."""
+        self._descriptor = -1
+
     def receive(self, descriptor: int, most: int) -> list[Message]:
         """Fetch up to `most` messages without waiting; an empty list when nothing is there.
 

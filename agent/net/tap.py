@@ -15,7 +15,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
-from typing import Final
+from typing import Final, Self
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -85,6 +85,14 @@ class Tap:
         except BaseException:
             os.close(self.fd)
             raise
+
+    def __enter__(self) -> Self:
+        """The device, closed at the end of the block; the interface stays."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close the descriptor."""
+        self.close()
 
     def close(self) -> None:
         """Close the descriptor; the interface stays."""
