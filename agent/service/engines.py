@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from agent.dataplane.engine import Engine, NewSource
 from agent.dataplane.userspace import UserspaceEngine
-from agent.net.mroute import MulticastRouter
+from agent.net.mroute import DEFAULT_TABLE, MulticastRouter
 from agent.net.tap import Tap, TapSettings
 from agent.protocol.channels import Family
 from agent.service.config import Configuration
@@ -37,7 +37,7 @@ def build_engine(
     routers: dict[Family, MulticastRouter] = {}
     try:
         for family in families(configuration):
-            routers[family] = MulticastRouter(family, gateway.mroute_table)
+            routers[family] = MulticastRouter(family, gateway.mroute_table or DEFAULT_TABLE)
         engine = UserspaceEngine(loop, tap, routers, on_new_source)
     except BaseException:
         _close(tap, routers.values())
