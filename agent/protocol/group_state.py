@@ -122,8 +122,7 @@ class GroupTable:
                 for record in records:
                     self._apply(record, now)
             case AnySourceReport(group, version):  # RFC 3376 §7.3.2: as IS_EX({})
-                self._apply(GroupRecord(RecordType.MODE_IS_EXCLUDE, group), now)
-                if group in self._states:
+                if self._apply(GroupRecord(RecordType.MODE_IS_EXCLUDE, group), now):
                     host = GroupTimer.V1_HOST if version is GroupVersion.ANY_SOURCE_BASIC else GroupTimer.V2_HOST
                     self._timers.set((host, group, None), now + self.timing.older_version_host_present_interval)
             case Leave(group):  # as TO_IN({})
@@ -205,15 +204,16 @@ class GroupTable:
                 {source: self._timers.at((GroupTimer.SOURCE, group, source)) for source in state.requested},
             )
 
-    def _apply(self, record: GroupRecord, now: float) -> None:
+    def _apply(self, record: GroupRecord, now: float) -> bool:
+        """Apply a record; False when it was refused."""
         group = record.group
         accepted = self._accept(record)
         if accepted is None:
-            return
+            return False
         before = self._states.get(group, INITIAL)
         step = self._within_limits(before, accepted)
         if step is None:
-            return
+            return False
         membership = now + self.timing.group_membership_interval
         inherited = self._timers.deadline((GroupTimer.GROUP, group, None)) or membership
         self._store(group, step.state)
@@ -227,6 +227,7 @@ class GroupTable:
             self._take_silence(group, step)
         elif self.querier:
             self._queries.ask(group, step.queried, self.timing, now, whole_group=step.queries_group)
+        return True
 
     def _accept(self, record: GroupRecord) -> GroupRecord | None:
         """The record as it is to be applied, None when it is to be ignored."""

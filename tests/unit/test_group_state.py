@@ -427,6 +427,14 @@ def test_any_source_interest_in_the_ssm_range_is_ignored():
     assert table.refused == {"any_source_in_ssm_range": 3}
 
 
+def test_older_report_in_the_ssm_range_does_not_make_the_group_older():
+    table = GroupTable(fast_leave=True)
+    table.receive(report(ALLOW, S1, group=SSM), 0)
+    table.receive(AnySourceReport(SSM, V2), 1)
+    table.receive(report(BLOCK, S1, group=SSM), 2)
+    assert len(table) == 0
+
+
 def test_sources_that_are_not_unicast_are_left_out():
     table = GroupTable()
     table.receive(report(ALLOW, S1, ip_address("239.9.9.9"), ip_address("255.255.255.255")), 0)
