@@ -127,6 +127,7 @@ class InterfaceTable:
     def __init__(self) -> None:
         self._links: dict[int, Interface] = {}
         self._addresses: dict[int, dict[tuple[Address, int], InterfaceAddress]] = {}
+        self._built: dict[int, Interface] = {}  # with addresses, without those that changed since
 
     def apply(self, message: Mapping[str, Any]) -> None:
         """Take over one message; those of other types or families are ignored."""
@@ -138,7 +139,10 @@ class InterfaceTable:
 
     def interfaces(self) -> dict[int, Interface]:
         """Every interface with its addresses, by ifindex."""
-        return {index: self._with_addresses(link) for index, link in self._links.items()}
+        for index, link in self._links.items():
+            if index not in self._built:
+                self._built[index] = self._with_addresses(link)
+        return dict(self._built)
 
     def _with_addresses(self, link: Interface) -> Interface:
         addresses = self._addresses.get(link.index, {}).values()
@@ -148,6 +152,7 @@ class InterfaceTable:
         if message["family"] != _AF_UNSPEC:
             return
         index, flags = message["index"], message["flags"]
+        self._built.pop(index, None)
         if removed:
             self._links.pop(index, None)
             self._addresses.pop(index, None)
@@ -177,6 +182,7 @@ class InterfaceTable:
             tentative=bool(flags & (_IFA_F_TENTATIVE | _IFA_F_DADFAILED)),
             deprecated=bool(flags & _IFA_F_DEPRECATED),
         )
+        self._built.pop(message["index"], None)
         of_interface = self._addresses.setdefault(message["index"], {})
         if removed:
             of_interface.pop((item.address, item.prefix_length), None)
@@ -193,7 +199,7 @@ def differences(before: Mapping[int, Interface], after: Mapping[int, Interface])
         previous = before.get(index)
         if previous is None:
             yield InterfaceChange(ChangeKind.ADDED, interface, None)
-        elif previous != interface:
+        elif previous is not interface and previous != interface:
             for kind in _kinds_of_change(previous, interface):
                 yield InterfaceChange(kind, interface, previous)
 

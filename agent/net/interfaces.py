@@ -185,6 +185,8 @@ class InterfaceMonitor:
             return
         before, self._published = self._published, self._table.interfaces()
         for change in differences(before, self._published):
+            if self._socket.fileno() < 0:  # closed by what the owner did about an earlier change
+                return
             self._on_change(change)
 
     def _resynchronise(self) -> None:

@@ -219,6 +219,8 @@ class Session:
         for port in ports:
             udp = socket.socket(family, socket.SOCK_DGRAM)
             try:
+                if relay.version == 6:  # else it would take the port for IPv4 too
+                    udp.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
                 udp.bind(("::" if relay.version == 6 else "0.0.0.0", port))
             except OSError as error:
                 udp.close()
