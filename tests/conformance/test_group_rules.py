@@ -1,8 +1,8 @@
 """Router-side filter state: every row of the tables of RFC 3376 §6.4, which RFC 3810 §7.4 repeats for MLD.
 
 The rows are checked twice: as sets, and by the timers, events and queries of a whole table of groups. Sources are
-written as digits. Before: INCLUDE(A) with A = 12, or EXCLUDE(X,Y) with X = 12 and Y = 34. The record's list is 23 in the
-first case and 235 in the second, so that every set difference of the rows is met by a source of its own.
+written as digits. Before: INCLUDE(A) with A = 12, or EXCLUDE(X,Y) with X = 12 and Y = 34. The record's list is 23 in
+the first case and 235 in the second, so that every set difference of the rows is met by a source of its own.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ OLD, NEW, LMQT = GMI, LATER + GMI, LATER + 2
 class Row:
     """One row for the sets above.
 
-    `requested` are A or X afterwards with the end of each timer; `excluded` is Y; `expires` is the end of the group timer;
-    `queried` the sources of Send Q(G,...); `group_queried` stands for Send Q(G).
+    `requested` are A or X afterwards with the end of each timer; `excluded` is Y; `expires` is the end of the group
+    timer; `queried` the sources of Send Q(G,...); `group_queried` stands for Send Q(G).
     """
 
     before: str

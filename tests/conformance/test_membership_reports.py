@@ -231,7 +231,7 @@ def test_leave_reports_leave_every_group() -> None:
 
 
 def test_nothing_is_told_while_nobody_listens() -> None:
-    """RFC 7450 §5.2.3.6: without a Query there is no MAC to send an Update with; the state is told with the first one."""
+    """RFC 7450 §5.2.3.6: no Update without a Query's MAC; the state is told with the first one."""
     member = Membership(Family.IPV4, 1400)
     group = ip_address(GROUPS[Family.IPV4])
     member.set(group, wanted("in:1"))
