@@ -211,6 +211,7 @@ async def _run(config_path: Path) -> int:
     logs.configure(store.configuration.log)
     notifier = Notifier()
     stopping = asyncio.Event()
+    reloads: list[asyncio.Task[None]] = []
     agent = Agent(loop, store)
     try:
         store.start(agent.apply)
@@ -219,11 +220,15 @@ async def _run(config_path: Path) -> int:
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopping.set)
-            loop.add_signal_handler(signal.SIGHUP, lambda: loop.create_task(_reload(store, notifier)))
+            loop.add_signal_handler(
+                signal.SIGHUP, lambda: reloads.append(loop.create_task(_reload(store, server, notifier)))
+            )
             notifier.ready()
             _log.info("agent started role=%s config=%s", store.configuration.role.value, config_path)
             await _watch(stopping, notifier)
             notifier.stopping()
+            for task in reloads:
+                task.cancel()
             _log.info("agent stops")
         finally:
             await server.stop()
@@ -233,12 +238,13 @@ async def _run(config_path: Path) -> int:
     return EXIT_OK
 
 
-async def _reload(store: ConfigurationStore, notifier: Notifier) -> None:
+async def _reload(store: ConfigurationStore, server: ApiServer, notifier: Notifier) -> None:
     """SIGHUP: take the file as it is now; a bad one changes nothing."""
     notifier.reloading()
     try:
         await store.reload()
-    except (ConfigurationError, RefusedError) as error:
+        server.reload_certificate()
+    except (ConfigurationError, RefusedError, OSError) as error:
         _log.error("reload refused, running on as before: %s", error)
     else:
         _log.info("configuration reloaded")
