@@ -198,7 +198,7 @@ def receive(
         try:
             while packets is None or result.received < packets:
                 if selector.select(0.05):
-                    last = _drain(receiver, result)
+                    last = _drain(receiver, result, 256 if packets is None else packets - result.received)
                 now = time.monotonic()
                 if every is not None and progress is not None and now - shown >= every:
                     shown = now
@@ -213,9 +213,9 @@ def receive(
     return result
 
 
-def _drain(receiver: socket.socket, result: Measurement) -> float:
+def _drain(receiver: socket.socket, result: Measurement, most: int) -> float:
     now = time.monotonic()
-    for _ in range(256):
+    for _ in range(min(most, 256)):
         try:
             payload = receiver.recv(65535)
         except BlockingIOError:
