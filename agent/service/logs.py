@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -22,6 +23,8 @@ _STANDARD: Final = set(vars(logging.makeLogRecord({}))) | {"message", "asctime",
 _PLAIN: Final = re.compile(r"[^\s\"=\x00-\x1f\x7f]+")
 _REASON_LIMIT: Final = 1000
 """Reasons remembered; beyond it the oldest are forgotten, and may be written again early."""
+_BURST: Final = 50
+"""Times a message without a reason is written per interval."""
 _QUIET: Final = ("uvicorn", "uvicorn.error", "uvicorn.access", "asyncio", "pyroute2", "httpx", "httpcore")
 
 
@@ -70,15 +73,26 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(fields(record), ensure_ascii=False, default=str)
 
 
+@dataclass(slots=True)
+class _Repetition:
+    since: float
+    written: int = 1
+    suppressed: int = 0
+
+
 class RateLimit(logging.Filter):
-    """Lets a reason through once per interval and counts the rest."""
+    """Lets a reason through once per interval, and a message without one a burst of times; counts the rest.
+
+    A record with `reason` says the same thing again and again about different packets. One without is about an event,
+    and many events at once are worth reading until they are a flood.
+    """
 
     def __init__(self, interval: float, clock: Callable[[], float] = time.monotonic) -> None:
         """`interval` in seconds of `clock`."""
         super().__init__()
         self._interval = interval
         self._clock = clock
-        self._seen: dict[tuple[str, int, str], tuple[float, int]] = {}
+        self._seen: dict[tuple[str, int, str], _Repetition] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether to write the record; adds `suppressed` to it when others were left out before."""
@@ -87,14 +101,17 @@ class RateLimit(logging.Filter):
         extra: Mapping[str, Any] = vars(record)
         key = (record.name, record.levelno, str(extra.get("reason", record.msg)))
         now = self._clock()
-        since, suppressed = self._seen.get(key, (-float("inf"), 0))
-        if now - since < self._interval:
-            self._seen[key] = (since, suppressed + 1)
-            return False
-        if suppressed:
-            record.suppressed = suppressed
+        seen = self._seen.get(key)
+        if seen is not None and now - seen.since < self._interval:
+            if seen.written >= (1 if "reason" in extra else _BURST):
+                seen.suppressed += 1
+                return False
+            seen.written += 1
+            return True
+        if seen is not None and seen.suppressed:
+            record.suppressed = seen.suppressed
         self._seen.pop(key, None)
-        self._seen[key] = (now, 0)
+        self._seen[key] = _Repetition(now)
         if len(self._seen) > _REASON_LIMIT:
             del self._seen[next(iter(self._seen))]
         return True
