@@ -50,7 +50,10 @@ def check_advertisement(
         raise Refused("wrong_nonce")
     if Family.of(message.relay) is not config.family:
         raise Refused("wrong_family")
-    if not (is_unicast(message.relay) or message.relay.is_loopback):
+    is_on_this_host = (
+        message.relay.is_loopback and config.address.is_loopback
+    )  # loopback is never on a wire, RFC 1122 §3.2.1.3
+    if not (is_unicast(message.relay) or is_on_this_host):
         raise Refused("relay_not_unicast")
     return Endpoint(message.relay, config.port)
 

@@ -13,7 +13,7 @@ import hmac
 from collections import Counter
 from collections.abc import Callable
 
-from agent.protocol.channels import Address, Datagram, Endpoint, Family
+from agent.protocol.channels import Address, Datagram, Endpoint, Family, is_unicast
 from agent.protocol.relay_authentication import ResponseMacs
 from agent.protocol.relay_config import RelayConfig
 from agent.protocol.relay_events import (
@@ -119,7 +119,7 @@ class Relay:
             self._refuse(error.reason)
             return
         self.counters.received[message.type.name.lower()] += 1
-        if source.port == 0 or source.address.is_unspecified or source.address.is_multicast:
+        if source.port == 0 or not (is_unicast(source.address) or source.address.is_loopback):
             self._refuse("bad_source")
             return
         match message:
