@@ -72,7 +72,7 @@ class ApiServer:
         if endpoint is None:
             path = Path(section.listen)
             listener = listen_unix(path, section.socket_group)
-            self._unix = (path, os.stat(path).st_ino)  # noqa: ASYNC240 PTH116 a file system in memory
+            self._unix = (path, os.stat(path).st_ino)  # noqa: PTH116 a file system in memory
         else:
             listener = listen_tcp(*endpoint)
             self.address = listener.getsockname()[:2]

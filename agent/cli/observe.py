@@ -1,0 +1,238 @@
+"""Commands that look: status, tunnels, channels, interfaces, neighbors, statistics."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from rich.text import Text
+
+from agent.cli.client import EXIT_REFUSED, AgentClient, agent_options, print_json
+from agent.cli.tables import age, console, count, endpoint, print_pairs, print_table, since, size, until
+
+as_json = click.option("--json", "as_json", is_flag=True, help="For programs: the document of the REST API.")
+at_most = click.option(
+    "--limit", type=click.IntRange(1, 100_000), default=1000, show_default=True, help="Rows at most."
+)
+
+
+@click.command()
+@as_json
+@agent_options
+def status(client: AgentClient, as_json: bool) -> None:
+    """The agent in short: role, engine, counts, problems.
+
+    Exits with 1 when the agent is not ready, for scripts that wait for it.
+
+    \b
+    Examples:
+      amt-agent status
+      amt-agent status --json | jq .counts
+      AMT_AGENT_URL=https://border:8443 amt-agent status --token-file ~/.isthmus-token
+    """
+    found = client.get("status")
+    if as_json:
+        print_json(found)
+    else:
+        _print_status(found)
+    if not found["ready"]:
+        raise SystemExit(EXIT_REFUSED)
+
+
+def _print_status(found: dict[str, Any]) -> None:
+    counts, engine, configuration = found["counts"], found["engine"], found["configuration"]
+    details = ", ".join(f"{key}: {value}" for key, value in engine["details"].items())
+    state = "ready" if found["ready"] else "not ready"
+    pairs: list[tuple[str, object]] = [
+        ("agent", f"{found['name']}, {found['role']}, version {found['version']}"),
+        ("state", f"{state}{', draining' if found['draining'] else ''}, up {age(found['uptime'])}"),
+        ("engine", f"{engine['name']}{f' ({details})' if details else ''}"),
+        ("tunnels", count(counts["tunnels"])),
+        ("channels", count(counts["channels"])),
+        ("static joins", count(counts["joins"])),
+        ("interfaces", f"{counts['interfaces']} up"),
+        ("configuration", configuration["etag"].strip('"')[:12]),
+    ]
+    if configuration["candidate"]:
+        pairs.append(("candidate", "waits to be committed: amt-agent config diff"))
+    if configuration["confirm_deadline"]:
+        left = until(configuration["confirm_deadline"])
+        pairs.append(("unconfirmed", f"rolled back in {left} unless: amt-agent config confirm"))
+    if configuration["last_error"]:
+        pairs.append(("last error", configuration["last_error"]))
+    print_pairs(pairs)
+    for problem in found["problems"]:
+        subject = f" {problem['subject']}:" if problem["subject"] else ""
+        line = Text(problem["severity"], style="red" if problem["severity"] == "error" else "yellow")
+        console().print(line.append(f":{subject} {problem['message']} ({problem['code']})", style="default"))
+
+
+@click.command()
+@click.option("--state", help="Only tunnels in this state, such as established.")
+@click.option("--address", help="Only tunnels with this relay, gateway or discovery address.")
+@at_most
+@as_json
+@agent_options
+def tunnels(client: AgentClient, state: str | None, address: str | None, limit: int, as_json: bool) -> None:
+    """Tunnels: where they go, how they are, what they carried.
+
+    \b
+    Examples:
+      amt-agent tunnels
+      amt-agent tunnels --state discovering
+      amt-agent tunnels --address 203.0.113.5 --json
+    """
+    found = client.get("tunnels", state=state, address=address, limit=limit)
+    if as_json:
+        print_json(found)
+        return
+    headers = ["RELAY", "GATEWAY", "STATE", "UP", ">LAST QUERY", ">CHANNELS", ">PACKETS", ">BYTES", "NOTE"]
+    rows = [
+        (
+            endpoint(row["relay_address"] or row["discovery_address"], row["relay_port"]),
+            endpoint(
+                row["gateway_address"] or row["local_address"],
+                row["gateway_port"] if row["gateway_address"] else row["local_port"],
+            ),
+            row["state"],
+            since(row["established_at"]),
+            age(row["last_query_age"]),
+            count(row["channels"]),
+            count(row["packets"]),
+            size(row["bytes"]),
+            ", ".join(filter(None, ("L flag" if row["limited"] else "", row["last_error"]))),
+        )
+        for row in found["items"]
+    ]
+    print_table(headers, rows, "no tunnels")
+    _say_more(found)
+
+
+@click.command()
+@click.option("--source", help="Only channels of this source.")
+@click.option("--group", help="Only channels of this group.")
+@click.option("--interface", help="Only channels that come in or leave by this interface.")
+@click.option("--tunnel", help="Only channels of this tunnel.")
+@click.option("--idle/--receiving", default=None, help="Only channels without, or with, packets in the last seconds.")
+@at_most
+@as_json
+@agent_options
+def channels(
+    client: AgentClient,
+    source: str | None,
+    group: str | None,
+    interface: str | None,
+    tunnel: str | None,
+    idle: bool | None,
+    limit: int,
+    as_json: bool,
+) -> None:
+    """Channels: who wants them, where they come from and go to, what came.
+
+    \b
+    Examples:
+      amt-agent channels
+      amt-agent channels --idle               wanted, but nothing comes
+      amt-agent channels --interface eth1
+    """
+    filters = {"source": source, "group": group, "interface": interface, "tunnel": tunnel}
+    found = client.get("channels", limit=limit, idle=idle, **filters)
+    if as_json:
+        print_json(found)
+        return
+    headers = ["SOURCE", "GROUP", "IN", "OUT", "WANTED BY", ">PACKETS", ">BYTES", ">LAST PACKET", ">JOIN TIME"]
+    rows = [
+        (
+            row["source"] or "*",
+            row["group"],
+            _feed(row),
+            " ".join(row["outgoing_interfaces"]) or (f"{row['tunnel_count']} tunnels" if row["tunnel_count"] else ""),
+            _wanted_by(row),
+            count(row["packets"]),
+            size(row["bytes"]),
+            age(row["last_packet_age"]),
+            None if row["join_latency"] is None else f"{row['join_latency'] * 1000:.1f} ms",
+        )
+        for row in found["items"]
+    ]
+    print_table(headers, rows, "no channels")
+    _say_more(found)
+
+
+@click.command()
+@as_json
+@agent_options
+def interfaces(client: AgentClient, as_json: bool) -> None:
+    """Interfaces in use, with their IGMP and MLD queriers."""
+    found = client.get("interfaces")
+    if as_json:
+        print_json(found)
+        return
+    headers = ["INTERFACE", "ROLE", "STATE", ">MTU", "ADDRESSES", "QUERIER", ">GROUPS", ">PACKETS", ">BYTES"]
+    rows = [
+        (
+            row["name"],
+            row["role"],
+            "up" if row["up"] else "down",
+            row["mtu"],
+            " ".join(row["addresses"]),
+            ", ".join(f"{q['protocol']} {'us' if q['elected'] else q['querier_address']}" for q in row["queriers"]),
+            sum(q["groups"] for q in row["queriers"]),
+            count(row["packets"]),
+            size(row["bytes"]),
+        )
+        for row in found["items"]
+    ]
+    print_table(headers, rows, "no interfaces")
+
+
+@click.command()
+@as_json
+@agent_options
+def neighbors(client: AgentClient, as_json: bool) -> None:
+    """Other multicast routers seen."""
+    found = client.get("neighbors")
+    if as_json:
+        print_json(found)
+        return
+    rows = [(row["interface"], row["address"], row["kind"], age(row["expires_in"])) for row in found["items"]]
+    print_table(["INTERFACE", "ADDRESS", "KIND", ">FORGOTTEN IN"], rows, "no neighbours")
+
+
+@click.command()
+@as_json
+@agent_options
+def statistics(client: AgentClient, as_json: bool) -> None:
+    """Counters since the start: forwarded, refused by reason, protocol messages."""
+    found = client.get("statistics")
+    if as_json:
+        print_json(found)
+        return
+    rows: list[tuple[str, str, str]] = [
+        ("forwarded", "packets", count(found["forwarded_packets"])),
+        ("forwarded", "bytes", size(found["forwarded_bytes"])),
+        ("process", "processor time", f"{found['cpu_seconds']:.1f} s"),
+        ("process", "resident memory", size(found["resident_bytes"])),
+    ]
+    rows += [("refused", reason, count(number)) for reason, number in sorted(found["refused"].items())]
+    for machine, counters in sorted(found["control"].items()):
+        rows += [(machine, name, count(number)) for name, number in sorted(counters.items())]
+    print_table(["OF", "WHAT", ">COUNT"], rows, "nothing counted")
+
+
+def _feed(row: dict[str, Any]) -> str:
+    tunnels: list[str] = row["tunnels"]
+    if row["outgoing_interfaces"] and tunnels:
+        return tunnels[0] if row["tunnel_count"] == 1 else f"{row['tunnel_count']} tunnels"
+    return str(row["incoming_interface"] or "")
+
+
+def _wanted_by(row: dict[str, Any]) -> str:
+    names = [":".join(filter(None, (item["kind"], item["interface"]))) for item in row["interests"][:3]]
+    more = row["interest_count"] - len(names)
+    return " ".join(names) + (f" +{more}" if more > 0 else "")
+
+
+def _say_more(found: dict[str, Any]) -> None:
+    if found["next_offset"] is not None:
+        click.echo(f"only the first {found['next_offset']} are shown; --limit shows more", err=True)
