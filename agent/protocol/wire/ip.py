@@ -206,7 +206,9 @@ def _decode_ipv6(packet: bytes) -> IPPacket:
     end = 40 + length
     offset, options, identification, fragment = 40, b"", 0, 0
     for position in range(_LONGEST_CHAIN):
-        if protocol == PROTOCOL_HOP_BY_HOP and position == 0:
+        if protocol == PROTOCOL_HOP_BY_HOP:
+            if position:
+                raise Malformed("IPv6 hop-by-hop options behind another extension header (RFC 8200 §4.1)", packet)
             following, size = _extension(packet, offset, end)
             options = packet[offset + 2 : offset + size]
         elif protocol in _SKIPPED_EXTENSIONS and not fragment & 0xFFF8:
