@@ -57,7 +57,7 @@ def _read_offloaded(
     frame: memoryview, head: bytes, link_header: int, length: int, packets: list[bytes]
 ) -> Refusal | None:
     """A packet whose checksum or segmentation the sender left to the hardware."""
-    flags, gso_type, _, gso_size, checksum_start, checksum_offset = _VIRTIO.unpack_from(head)
+    _, gso_type, _, gso_size, checksum_start, checksum_offset = _VIRTIO.unpack_from(head)
     offset = _VIRTIO.size + link_header
     packet = frame[offset : offset + length]
     if gso_type & ~_GSO_ECN:
@@ -99,10 +99,7 @@ def internet_checksum(data: memoryview | bytes) -> int:
 def _route_ipv4(frame: memoryview, head: bytes, offset: int, length: int) -> Refusal | None:
     """Check an IPv4 header and decrement its TTL in `frame`; `head` is the frame up to the end of a plain header."""
     header_length = (head[offset] & 0x0F) * 4
-    if header_length == 20:
-        header = head[offset:]
-    else:
-        header = bytes(frame[offset : offset + header_length])
+    header = head[offset:] if header_length == 20 else bytes(frame[offset : offset + header_length])
     if header_length < 20 or length < header_length or offset + length > len(frame):
         return Refusal.BAD_INNER_HEADER
     if int.from_bytes(header, "big") % 0xFFFF:

@@ -56,8 +56,8 @@ def full_batches(tunnels: int, *, seconds: float = 2.0, payload: int = PAYLOAD) 
 
     Returns:
         `tunnels`, `payload`, `tunnel_packets_per_second` received by the sink, `cpu_ns` of the relay's process per
-        tunnel packet, `cpu_share` of one processor, `loss` (0 to 1), and `behind_seconds` it took the relay to catch up after
-        the source stopped, of the best run.
+        tunnel packet, `cpu_share` of one processor, `loss` (0 to 1), and `behind_seconds` it took the relay to catch up
+        after the source stopped, of the best run.
     """
     best: dict[str, Any] | None = None
     with _rig(tunnels) as measure:
