@@ -21,6 +21,8 @@ _IFF_LOOPBACK: Final = 0x8
 _IFF_POINTOPOINT: Final = 0x10
 _IFF_RUNNING: Final = 0x40
 _IFF_MULTICAST: Final = 0x1000
+_IFF_LOWER_UP: Final = 0x10000
+_IFF_USABLE: Final = _IFF_UP | _IFF_RUNNING | _IFF_LOWER_UP  # a new device runs before its missing carrier is noticed
 _IFA_F_DADFAILED: Final = 0x08
 _IFA_F_DEPRECATED: Final = 0x20
 _IFA_F_TENTATIVE: Final = 0x40
@@ -161,7 +163,7 @@ class InterfaceTable:
         self._links[index] = Interface(
             name=attributes["IFLA_IFNAME"],
             index=index,
-            up=flags & (_IFF_UP | _IFF_RUNNING) == _IFF_UP | _IFF_RUNNING,
+            up=flags & _IFF_USABLE == _IFF_USABLE,
             administratively_up=bool(flags & _IFF_UP),
             mtu=attributes.get("IFLA_MTU", 1500),
             mac=_mac(attributes.get("IFLA_ADDRESS")),

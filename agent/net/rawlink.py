@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from agent.net.rawlink_filter import FILTERS, LinkProtocol
+from agent.net.rawlink_filter import LinkProtocol, link_filter
 from agent.protocol.channels import Family
 
 _SOL_PACKET: Final = 263
@@ -84,7 +84,7 @@ class RawLink:
         self.last_error: OSError | None = None
         self._loop = loop
         self._on_packet = on_packet
-        self._filter = FILTERS[protocol, family]
+        self._protocol = protocol
         self._socket: socket.socket | None = None
         self._index = 0
         self.reopen()
@@ -143,7 +143,7 @@ class RawLink:
         index = socket.if_nametoindex(self.interface)
         link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
         try:
-            _attach_filter(link, self._filter)
+            _attach_filter(link, link_filter(self._protocol, self.family, index))
             _ignore_outgoing(link)
             _set_receive_buffer(link)
             # Protocol 0 above and the bind below make sure that no packet of another interface slips in.

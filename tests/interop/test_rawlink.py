@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import struct
+import subprocess
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -219,6 +220,34 @@ def test_frames_of_a_vlan_and_of_this_host_are_not_the_parents_own():
             assert packets.count(report) == 1  # and without the padding of a short frame
             assert set(packets) <= {marker, report, end}
         link.close()
+
+    run_in_own_namespace(scenario)
+
+
+def test_frames_of_a_vlan_with_a_device_are_that_devices_own():
+    inside, outside = (
+        IPPacket(ip_address("10.0.0.9"), ip_address("224.0.0.22"), 2, b"\x22" + bytes((number,) * 7)).encode()
+        for number in range(2)
+    )
+
+    async def scenario():
+        make_pair()
+        try:
+            ip("link add link router name router.100 type vlan id 100", "link set router.100 up")
+        except subprocess.CalledProcessError:
+            pytest.skip("needs VLAN devices (8021q)")
+        loop = asyncio.get_running_loop()
+        on_parent, on_vlan = [], []
+        parent = RawLink(loop, "router", Family.IPV4, on_parent.append)
+        vlan = RawLink(loop, "router.100", Family.IPV4, on_vlan.append)
+        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+            wire.bind(("host", 0))
+            wire.send(ethernet(inside, vlan=100))
+            wire.send(ethernet(outside))
+            await until(lambda: on_parent and on_vlan)
+        assert (on_parent, on_vlan) == ([outside], [inside])
+        parent.close()
+        vlan.close()
 
     run_in_own_namespace(scenario)
 

@@ -6,56 +6,53 @@ from ipaddress import ip_address
 import pytest
 
 from agent.net.rawlink import multicast_mac, without_padding
-from agent.net.rawlink_filter import FILTERS, LinkProtocol, Step, assemble
+from agent.net.rawlink_filter import PROGRAMS, LinkProtocol, Step, assemble, link_filter
 from agent.protocol.channels import Family
 from agent.protocol.wire.ip import ROUTER_ALERT_IPV4, ROUTER_ALERT_IPV6, IPPacket
 
 MULTICAST, OTHER_HOST, OUTGOING = 2, 3, 4
 GROUPS = LinkProtocol.GROUP_MEMBERSHIP
-ANCILLARY_PACKET_TYPE, ANCILLARY_VLAN_TAG = 0xFFFFF004, 0xFFFFF030
+ANCILLARY_PACKET_TYPE, ANCILLARY_INDEX, ANCILLARY_VLAN_TAG = 0xFFFFF004, 0xFFFFF008, 0xFFFFF030
+INDEX = 7
+FILTERS = {key: link_filter(*key, INDEX) for key in PROGRAMS}
 
 
-def accepts(program, packet, packet_type=MULTICAST, vlan_tag=0):
-    """What the kernel would do: loads beyond the packet refuse it."""
+LOADS = {0x20: 4, 0x28: 2, 0x30: 1, 0x50: 1}
+CHANGES = {0x04: lambda accumulator, value: accumulator + value, 0x64: lambda accumulator, value: accumulator << value}
+JUMPS = {
+    0x15: lambda accumulator, value: accumulator == value,
+    0x25: lambda accumulator, value: accumulator > value,
+    0x45: lambda accumulator, value: bool(accumulator & value),
+}
+
+
+def accepts(program, packet, packet_type=MULTICAST, vlan_tag=0, index_of_interface=INDEX):
+    """What the kernel would do: loads beyond the packet refuse it, and an instruction not known here is an error."""
     instructions = list(struct.iter_unpack("=HBBI", program))
+    ancillary = {
+        ANCILLARY_PACKET_TYPE: packet_type,
+        ANCILLARY_INDEX: index_of_interface,
+        ANCILLARY_VLAN_TAG: vlan_tag,
+    }
     accumulator = index = position = 0
-
-    def load(size, offset):
-        if offset >= 0xFFFFF000:
-            return {ANCILLARY_PACKET_TYPE: packet_type, ANCILLARY_VLAN_TAG: vlan_tag}[offset]
-        if offset + size > len(packet):
-            raise IndexError
-        return int.from_bytes(packet[offset : offset + size])
-
-    try:
-        while True:
-            code, then, otherwise, value = instructions[position]
-            position += 1
-            match code:
-                case 0x28:
-                    accumulator = load(2, value)
-                case 0x30:
-                    accumulator = load(1, value)
-                case 0x50:
-                    accumulator = load(1, index + value)
-                case 0x04:
-                    accumulator += value
-                case 0x64:
-                    accumulator <<= value
-                case 0x07:
-                    index = accumulator
-                case 0x15:
-                    position += then if accumulator == value else otherwise
-                case 0x25:
-                    position += then if accumulator > value else otherwise
-                case 0x45:
-                    position += then if accumulator & value else otherwise
-                case 0x06:
-                    return value > 0
-                case _:
-                    raise AssertionError(f"unknown instruction {code:#x}")
-    except IndexError:
-        return False
+    while True:
+        code, then, otherwise, value = instructions[position]
+        position += 1
+        if code in LOADS and value in ancillary:
+            accumulator = ancillary[value]
+        elif code in LOADS:
+            start, size = value + (index if code == 0x50 else 0), LOADS[code]
+            if start + size > len(packet):
+                return False
+            accumulator = int.from_bytes(packet[start : start + size])
+        elif code in JUMPS:
+            position += then if JUMPS[code](accumulator, value) else otherwise
+        elif code == 0x07:
+            index = accumulator
+        elif code == 0x06:
+            return value > 0
+        else:
+            accumulator = CHANGES[code](accumulator, value)
 
 
 def ipv4(protocol, payload=b"\x22" + bytes(15), **fields):
@@ -130,6 +127,7 @@ def test_no_filter_passes_what_is_not_the_interfaces_own(key):
     assert not accepts(FILTERS[key], packet, packet_type=OTHER_HOST)
     assert not accepts(FILTERS[key], packet, packet_type=OUTGOING)
     assert not accepts(FILTERS[key], packet, vlan_tag=1)
+    assert not accepts(FILTERS[key], packet, index_of_interface=INDEX + 1)
 
 
 @pytest.mark.parametrize("key", FILTERS, ids=str)
