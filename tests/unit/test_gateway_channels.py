@@ -1,0 +1,189 @@
+"""Changed groups are planned again, and tunnels and engine are told the differences only."""
+
+import asyncio
+from ipaddress import ip_address
+
+import pytest
+
+from agent.dataplane.engine import EngineError, Traffic
+from agent.protocol.channels import NOTHING, Channel, Filter
+from agent.service.gateway_channels import ChannelControl
+from agent.tree import InterestKind, Owner, Tree
+
+GROUP = ip_address("239.1.1.1")
+ONE, TWO = ip_address("198.51.100.1"), ip_address("198.51.100.2")
+LAN, OTHER = Owner(InterestKind.IGMP, "lan0"), Owner(InterestKind.IGMP, "lan1")
+
+
+class Engine:
+    """Remembers what it was told."""
+
+    def __init__(self):
+        self.calls = []
+        self.counted = {}
+        self.refuses = False
+
+    def set_channel(self, channel, tunnels, interfaces):
+        if self.refuses:
+            raise EngineError("no room")
+        self.calls.append(("set", channel, tunnels, interfaces))
+
+    def remove_channel(self, channel):
+        self.calls.append(("remove", channel))
+
+    def set_group(self, group, tunnels):
+        self.calls.append(("group", group, tunnels))
+
+    def remove_group(self, group):
+        self.calls.append(("ungroup", group))
+
+    def traffic(self, channel):
+        return self.counted.get(channel)
+
+    def drain(self):
+        calls, self.calls = self.calls, []
+        return calls
+
+
+class Tunnel:
+    """Remembers what is wanted of it."""
+
+    def __init__(self):
+        self.told = []
+
+    def set_membership(self, group, wanted):
+        self.told.append((group, wanted))
+
+
+class Setting:
+    def __init__(self, select=lambda _: "relay"):
+        self.engine = Engine()
+        self.tunnels = {"relay": Tunnel(), "backup": Tunnel()}
+        self.select = select
+        self.tree = Tree(self.choose)
+        self.control = ChannelControl(asyncio.get_running_loop(), self.tree, self.engine, self.tunnels)
+
+    def choose(self, channel):
+        return self.select(channel)
+
+    def want(self, owner, wanted, group=GROUP):
+        self.tree.set_interest(owner, group, wanted)
+        self.control.apply()
+        return self.engine.drain()
+
+
+@pytest.fixture
+async def setting():
+    made = Setting()
+    yield made
+    made.control.close()
+
+
+def channel(source):
+    return Channel(source, GROUP)
+
+
+RELAY, LAN_ONLY, BOTH = frozenset({"relay"}), frozenset({"lan0"}), frozenset({"lan0", "lan1"})
+
+
+async def test_a_listed_source_is_forwarded_and_asked_for(setting):
+    assert setting.want(LAN, Filter.include([ONE])) == [("set", channel(ONE), RELAY, LAN_ONLY)]
+    assert setting.tunnels["relay"].told == [(GROUP, Filter.include([ONE]))]
+
+
+async def test_a_second_interface_changes_the_route_and_asks_nothing(setting):
+    setting.want(LAN, Filter.include([ONE]))
+    assert setting.want(OTHER, Filter.include([ONE])) == [("set", channel(ONE), RELAY, BOTH)]
+    assert len(setting.tunnels["relay"].told) == 1
+
+
+async def test_the_last_leave_removes_the_route_and_the_membership(setting):
+    setting.want(LAN, Filter.include([ONE]))
+    setting.want(OTHER, Filter.include([ONE]))
+    setting.want(LAN, NOTHING)
+    assert setting.want(OTHER, NOTHING) == [("remove", channel(ONE))]
+    assert setting.tunnels["relay"].told[-1] == (GROUP, NOTHING)
+    assert len(setting.control.ledger) == 0
+
+
+async def test_any_source_interest_learns_sources_one_by_one(setting):
+    assert setting.want(LAN, Filter.exclude()) == [("group", GROUP, RELAY)]
+    setting.control.new_source(channel(ONE), "relay")
+    assert setting.engine.drain() == [("set", channel(ONE), RELAY, LAN_ONLY)]
+    assert setting.tunnels["relay"].told == [(GROUP, Filter.exclude())]
+
+
+async def test_an_excluded_source_is_not_learned(setting):
+    setting.want(LAN, Filter.exclude([ONE]))
+    setting.control.new_source(channel(ONE), "relay")
+    assert setting.engine.drain() == []
+
+
+async def test_withdrawn_any_source_interest_takes_learned_sources_along(setting):
+    setting.want(LAN, Filter.exclude())
+    setting.control.new_source(channel(ONE), "relay")
+    setting.engine.drain()
+    assert sorted(setting.want(LAN, NOTHING), key=str) == [("remove", channel(ONE)), ("ungroup", GROUP)]
+
+
+async def test_a_moved_channel_leaves_the_old_tunnel_and_joins_the_new(setting):
+    setting.want(LAN, Filter.include([ONE]))
+    setting.select = lambda _: "backup"
+    setting.tree.mark_all()
+    setting.control.apply()
+    assert setting.engine.drain() == [("set", channel(ONE), frozenset({"backup"}), LAN_ONLY)]
+    assert setting.tunnels["relay"].told[-1] == (GROUP, NOTHING)
+    assert setting.tunnels["backup"].told == [(GROUP, Filter.include([ONE]))]
+
+
+async def test_a_channel_no_relay_serves_is_shown_as_such(setting):
+    setting.select = lambda _: None
+    assert setting.want(LAN, Filter.include([ONE])) == []
+    assert setting.control.unserved == {channel(ONE)}
+    setting.want(LAN, NOTHING)
+    assert setting.control.unserved == set()
+
+
+async def test_a_channel_the_engine_refuses_is_remembered_with_the_reason(setting):
+    setting.engine.refuses = True
+    setting.want(LAN, Filter.include([ONE]))
+    assert setting.control.refused == {channel(ONE): "no room"}
+    setting.engine.refuses = False
+    setting.want(LAN, NOTHING)
+    assert setting.control.refused == {}
+
+
+async def test_pausing_leaves_everything_and_resuming_asks_again(setting):
+    setting.want(LAN, Filter.include([ONE]))
+    setting.control.set_paused(True)
+    assert setting.engine.drain() == [("remove", channel(ONE))]
+    assert setting.tunnels["relay"].told[-1] == (GROUP, NOTHING)
+    setting.control.set_paused(False)
+    assert setting.engine.drain() == [("set", channel(ONE), RELAY, LAN_ONLY)]
+    assert setting.tunnels["relay"].told[-1] == (GROUP, Filter.include([ONE]))
+
+
+async def test_a_replaced_tunnel_is_asked_again(setting):
+    setting.want(LAN, Filter.include([ONE]))
+    setting.control.forget_tunnel("relay")
+    setting.tunnels["relay"] = Tunnel()
+    setting.tree.mark_all()
+    setting.control.apply()
+    assert setting.tunnels["relay"].told == [(GROUP, Filter.include([ONE]))]
+
+
+async def test_join_latency_is_the_time_to_the_first_packet(setting):
+    setting.want(LAN, Filter.include([ONE]))
+    setting.engine.counted[channel(ONE)] = Traffic(1, 1344)
+    async with asyncio.timeout(5):
+        while setting.control.ledger.get(channel(ONE)).join_latency is None:
+            await asyncio.sleep(0.005)
+    assert 0 <= setting.control.ledger.get(channel(ONE)).join_latency < 5
+
+
+async def test_many_changes_of_one_turn_are_applied_once(setting):
+    for source in (ONE, TWO):
+        setting.tree.set_interest(LAN, GROUP, Filter.include([source]))
+        setting.control.changed()
+    await asyncio.sleep(0)
+    assert setting.engine.drain() == [("set", channel(TWO), RELAY, LAN_ONLY)]
