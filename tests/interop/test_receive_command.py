@@ -263,6 +263,18 @@ def test_a_player_that_goes_away_ends_the_session_without_failure():
         assert relay.kinds()[-1] is amt.MessageType.TEARDOWN
 
 
+def test_a_player_that_pauses_holds_up_neither_the_tunnel_nor_the_end():
+    with SyntheticRelay() as relay:
+        command = [*PROGRAM, SOURCE, GROUP, "--relay", "127.0.0.1", "--relay-port", str(relay.port), "--out", "-"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+            lines = [process.stderr.readline() for _ in range(3)]  # seconds after its pipe of 64 kB was full
+            assert all(b"mpeg-ts, 0 lost" in line for line in lines[1:])
+            process.send_signal(signal.SIGINT)
+            assert process.wait(15) == 0
+            assert b"Fatal" not in process.stderr.read()
+        assert relay.kinds()[-1] is amt.MessageType.TEARDOWN
+
+
 def test_an_output_that_cannot_be_opened_is_a_local_failure(tmp_path):
     with SyntheticRelay() as relay:
         for target in (str(tmp_path), "udp://127.0.0.1", "udp://127.0.0.1:99999"):

@@ -5,6 +5,8 @@ from ipaddress import ip_address
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from agent.protocol.channels import Channel
 from agent.protocol.wire.ip import IPPacket, UDPDatagram, encode_udp
@@ -98,6 +100,24 @@ def test_inner_bytes_that_are_no_packet_of_the_channel_are_counted(inner):
     packets = ChannelFilter(CHANNEL, None)
     assert packets.accept(inner, 0.0) is None
     assert sum(packets.refused.values()) == 1
+
+
+@given(st.lists(st.binary(max_size=120), max_size=20), st.integers(0, 200))
+def test_no_inner_bytes_ever_raise_or_pass_unchecked(inners, position):
+    packets = ChannelFilter(CHANNEL, 5000)
+    valid = IPPacket(
+        CHANNEL.source,
+        CHANNEL.group,
+        17,
+        encode_udp(CHANNEL.source, CHANNEL.group, UDPDatagram(1, 5000, b"payload")),
+    ).encode()
+    for inner in inners:
+        damaged = bytearray(valid)
+        damaged[position % len(damaged)] ^= inner[0] if inner else 0x10
+        for candidate in (inner, valid[:20] + inner, bytes(damaged)):
+            accepted = packets.accept(candidate, 0.0)
+            assert accepted is None or candidate[:28] == valid[:28] or accepted[1] == b"payload"
+    assert packets.reassembler.cost < 1 << 20
 
 
 def test_any_source_takes_every_source():
