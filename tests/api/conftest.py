@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime
 from ipaddress import ip_address
 from pathlib import Path
@@ -143,19 +143,24 @@ class FakeAgent:
         self.applied.append(configuration)
 
 
-def configuration_text(directory: Path, **gateway: object) -> str:
-    """A valid gateway configuration that lives in `directory`."""
-    keys = "".join(f"{key} = {value!r}\n" for key, value in gateway.items())
-    return (
-        f'role = "gateway"\n[gateway]\ndownstream = "eth1"\nstate_dir = "{directory}/state"\n{keys}'
-        f'[[gateway.relay]]\naddress = "192.0.2.1"\n[api]\nlisten = "{directory}/api.sock"\n'
-    )
+@pytest.fixture
+def configuration_text(tmp_path: Path) -> Callable[..., str]:
+    """Text of a valid gateway configuration that lives in `tmp_path`, with more keys of [gateway] if wanted."""
+
+    def text(**gateway: object) -> str:
+        keys = "".join(f"{key} = {value!r}\n" for key, value in gateway.items())
+        return (
+            f'role = "gateway"\n[gateway]\ndownstream = "eth1"\nstate_dir = "{tmp_path}/state"\n{keys}'
+            f'[[gateway.relay]]\naddress = "192.0.2.1"\n[api]\nlisten = "{tmp_path}/api.sock"\n'
+        )
+
+    return text
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[ConfigurationStore]:
+def store(tmp_path: Path, configuration_text: Callable[..., str]) -> Iterator[ConfigurationStore]:
     path = tmp_path / "agent.toml"
-    path.write_text(configuration_text(tmp_path))
+    path.write_text(configuration_text())
     opened = ConfigurationStore(path)
     yield opened
     opened.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
-from typing import Final
+from typing import Any, Final
 
 from fastapi import Depends, FastAPI, Security
 from fastapi.responses import JSONResponse, PlainTextResponse, Response
@@ -12,7 +12,7 @@ from fastapi.security import HTTPBearer
 from agent.service.api import configuring, observing, steering
 from agent.service.api.limits import RequestLimits
 from agent.service.api.metrics import CONTENT_TYPE, render_metrics
-from agent.service.api.problems import install, responses
+from agent.service.api.problems import install, problems_as_problems, responses
 from agent.service.api.security import RequireToken, TokenFile
 from agent.service.configuration_store import ConfigurationStore
 from agent.service.port import AgentService
@@ -78,4 +78,8 @@ def create_app(service: AgentService, store: ConfigurationStore, token: TokenFil
         ready = service.status().ready
         return JSONResponse({"status": "ok" if ready else "starting"}, 200 if ready else 503)
 
+    def openapi() -> dict[str, Any]:
+        return problems_as_problems(FastAPI.openapi(app))
+
+    app.openapi = openapi  # type: ignore[method-assign]
     return app

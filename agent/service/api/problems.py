@@ -109,6 +109,30 @@ def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     return found
 
 
+def _request_faults(error: RequestValidationError) -> list[FaultDetail]:
+    """One fault a key; an address of neither family fails twice in pydantic, under names of its own."""
+    faults: dict[str, FaultDetail] = {}
+    for details in error.errors():
+        parts = [str(part) for part in details["loc"][1:]]
+        names = [part for part in parts if "[" not in part]
+        is_address = len(names) < len(parts)
+        key = ".".join(names)
+        message = "must be an IPv4 or IPv6 address" if is_address else str(details["msg"])
+        faults.setdefault(key, FaultDetail(key=key, message=message))
+    return list(faults.values())
+
+
+def problems_as_problems(document: dict[str, Any]) -> dict[str, Any]:
+    """An OpenAPI document whose errors have the media type they are sent with; FastAPI only knows application/json."""
+    for item in document["paths"].values():
+        for operation in item.values():
+            for status, response in operation["responses"].items():
+                content = response.get("content", {})
+                if int(status) >= 400 and "application/json" in content:
+                    content[MEDIA_TYPE] = content.pop("application/json")
+    return document
+
+
 def install(app: FastAPI) -> None:
     """Answer every error of `app` as a problem."""
 
@@ -127,11 +151,7 @@ def install(app: FastAPI) -> None:
 
     def invalid_request(_request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        faults = [
-            FaultDetail(key=".".join(str(part) for part in details["loc"][1:]), message=str(details["msg"]))
-            for details in error.errors()
-        ]
-        return problem("invalid_request", "the request is not what the contract says", faults)
+        return problem("invalid_request", "the request is not what the contract says", _request_faults(error))
 
     def http(_request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
