@@ -13,8 +13,9 @@ from agent.dataplane.engine import Refusal
 from agent.net.packet_socket import BATCH, PacketSocket
 from agent.protocol.channels import Family
 
-_BATCHES_PER_WAKEUP: Final = 2
-"""Drained before other callbacks of the loop get their turn: 128 packets."""
+_LEAST: Final = 4
+_TURN: Final = 0.004
+"""Seconds a batch should take at most, fan-out included, before other callbacks of the loop get their turn."""
 
 OnPackets = Callable[[list[bytes]], None]
 """Called with inner IP packets, TTL decremented and checksums complete, in order of arrival."""
@@ -38,7 +39,7 @@ class Capture:
         self._loop = loop
         self._on_packets = on_packets
         self._sockets: list[PacketSocket] = []
-        self.failed = False
+        self._limit = BATCH
         try:
             for family in Family:
                 self._sockets.append(PacketSocket(interface, family))
@@ -61,26 +62,28 @@ class Capture:
 
     def _readable(self, source: PacketSocket) -> None:
         link_header = source.link_header
-        for _ in range(_BATCHES_PER_WAKEUP):
-            try:
-                frames = source.receive()
-            except OSError as error:
-                self._record(error)
-                return
-            packets: list[bytes] = []
-            for frame in frames:
-                refusal = read_frame(frame, link_header, packets)
-                if refusal is not None:
-                    self.refused[refusal] += 1
-            if packets:
-                self._on_packets(packets)
-            if len(frames) < BATCH:
-                return
+        begun = self._loop.time()
+        try:
+            frames = source.receive(self._limit)
+        except OSError as error:
+            self._record(error)
+            return
+        packets: list[bytes] = []
+        for frame in frames:
+            refusal = read_frame(frame, link_header, packets)
+            if refusal is not None:
+                self.refused[refusal] += 1
+        if packets:
+            self._on_packets(packets)
+        took = self._loop.time() - begun
+        if took > _TURN:
+            self._limit = max(_LEAST, self._limit // 2)
+        elif took < _TURN / 3:
+            self._limit = min(BATCH, self._limit * 2)
 
     def _record(self, error: OSError) -> None:
         self.errors[errno.errorcode.get(error.errno or 0, "unknown")] += 1
         if error.errno in (errno.ENXIO, errno.ENODEV, errno.EBADF):
             # The interface is gone for good; a poll that stays readable would spin.
-            self.failed = True
             for item in self._sockets:
                 self._loop.remove_reader(item.fileno())

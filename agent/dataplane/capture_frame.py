@@ -1,9 +1,9 @@
 """From a captured frame to the inner IP packets a relay may send on: pure functions.
 
-A relay forwards natively received multicast like any multicast router, the tunnel being its outgoing interface (RFC
-7450 §4.1.2, §5.3.3.6), so the inner TTL or hop limit is decremented once and a packet that arrives with 1 goes no
-further (RFC 1812 §5.3.1, RFC 8200 §3). The Linux kernel's relay does the same, its multicast routing being in front of
-the tunnel device. Everything else in the inner packet stays as it was: options, fragments, DF, DSCP and ECN.
+A relay forwards natively received multicast like any multicast router, the tunnel being its outgoing interface, so the
+inner TTL or hop limit is decremented once and a packet that arrives with 1 goes no further (RFC 1812 §5.3.1, RFC 8200
+§3). The Linux kernel's relay does the same, its multicast routing being in front of the tunnel device. Everything else
+in the inner packet stays as it was: options, fragments, DF, DSCP and ECN.
 """
 
 from __future__ import annotations

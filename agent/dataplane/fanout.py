@@ -32,7 +32,10 @@ HOLD: Final = 0.0019
 
 _HOLD_ABOVE: Final = 60_000.0
 _RATE_WINDOW: Final = 0.010
-_FLOW_LIMIT: Final = 65_536
+_FLOW_LIMIT: Final = 16_384
+_BURST_PACKETS: Final = 8192
+"""Tunnel packets of one burst: it is sent in one go, and the rest of the relay waits for it some milliseconds."""
+
 _FLOW_IDLE: Final = 60.0
 
 
@@ -244,7 +247,8 @@ class Fanout:
         queue = flow.queue
         if not queue:
             flow.seen_at = now
-            flow.capacity = min(MAX_SEGMENTS, MAX_PAYLOAD // (size + 2))
+            fair = _BURST_PACKETS // len(flow.send_list or (0,))
+            flow.capacity = max(1, min(MAX_SEGMENTS, MAX_PAYLOAD // (size + 2), fair))
             self._waiting[flow] = now + self._hold
         queue.append(packet)
         if len(queue) >= flow.capacity or size < len(queue[0]):

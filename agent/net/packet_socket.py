@@ -110,15 +110,15 @@ class PacketSocket:
         """Descriptor to poll for reading."""
         return self._socket.fileno()
 
-    def receive(self) -> list[memoryview]:
-        """Frames that are waiting, at most `BATCH`: virtio-net header, link header, IP packet.
+    def receive(self, limit: int = BATCH) -> list[memoryview]:
+        """Frames that are waiting, at most `limit` of `BATCH`: virtio-net header, link header, IP packet.
 
         The views are writable and valid until the next call. Empty when nothing waits.
 
         Raises:
             OSError: the interface went down or away (ENETDOWN, ENXIO), or a frame could not be described (EINVAL).
         """
-        count: int = self._library.recvmmsg(self._socket.fileno(), self._messages, BATCH, 0, _ffi.NULL)
+        count: int = self._library.recvmmsg(self._socket.fileno(), self._messages, min(limit, BATCH), 0, _ffi.NULL)
         if count < 0:
             number = _ffi.errno
             if number in (errno.EAGAIN, errno.EINTR):

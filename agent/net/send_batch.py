@@ -11,7 +11,6 @@ import errno
 import socket
 import struct
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
@@ -30,8 +29,6 @@ _UDP_SEGMENT: Final = 103
 _IP_PKTINFO: Final = 8
 _IPV6_PKTINFO: Final = 50
 _SO_NO_CHECK: Final = 11
-_SO_SNDBUFFORCE: Final = 32
-_SEND_BUFFER: Final = 32 << 20
 _MESSAGES_PER_CALL: Final = 1024  # UIO_MAXIOV: sendmmsg sends no more in one call
 
 CData: TypeAlias = Any
@@ -89,7 +86,7 @@ class Outcome:
 
 
 class BatchSender:
-    """Sends batches from one non-blocking UDP socket, which stays the caller's.
+    """Sends batches from one non-blocking UDP socket, which stays the caller's, as does the size of its buffer.
 
     The outer UDP checksum is always filled: a zero checksum would stop the receiver's GRO. Segmentation is probed;
     without it `segmentation` is False and `send` takes single datagrams only.
@@ -105,8 +102,6 @@ class BatchSender:
         self._segment = 0
         self.segmentation = segmentation and self._supports_segmentation()
         sender.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 0)
-        with suppress(PermissionError):
-            sender.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, _SEND_BUFFER)
 
     def fileno(self) -> int:
         """Descriptor of the socket."""

@@ -8,6 +8,7 @@ receives on the processor that sends: the sink's work for every packet is in the
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import socket
@@ -61,15 +62,15 @@ def full_batches(tunnels: int, *, seconds: float = 2.0, payload: int = PAYLOAD) 
     """
     best: dict[str, Any] | None = None
     with _rig(tunnels) as measure:
-        low, high = 0.0, 2_000_000.0 / tunnels
-        rate = min(high, 60_000.0)
-        for _ in range(7):
+        low, high = 0.0, math.inf
+        rate = min(30_000.0, 600_000.0 / tunnels)
+        for _ in range(8):
             result = measure(rate, seconds, payload, _BURST)
             if result["loss"] <= 0.0 and result["behind_seconds"] < _BEHIND_SECONDS:
                 low, best = rate, result
             else:
                 high = rate
-            rate = (low + high) / 2
+            rate = low * 1.4 if high == math.inf else (low + high) / 2
     return best if best is not None else result
 
 

@@ -16,11 +16,13 @@ from ipaddress import ip_address
 from typing import Final
 
 from agent.dataplane.relay import RelayDataPlane
+from agent.net.udp import set_send_buffer
 from agent.protocol.channels import Endpoint, Family, Filter
 from lab.bench.relay_topology import GATEWAY_IPV4, NATIVE_AT_RELAY, SOURCE_IPV4
 
 GROUP: Final = "232.1.1.1"
 FIRST_PORT: Final = 10_000
+_SEND_BUFFER: Final = 16 << 20
 
 
 async def serve(tunnels: int) -> None:
@@ -29,6 +31,7 @@ async def serve(tunnels: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.bind(("0.0.0.0", 2268))
         sender.setblocking(False)
+        set_send_buffer(sender, _SEND_BUFFER)
         plane = RelayDataPlane(loop, {Family.IPV4: sender}, [NATIVE_AT_RELAY])
         gateway, wanted = ip_address(GATEWAY_IPV4), Filter.include([ip_address(SOURCE_IPV4)])
         for number in range(tunnels):
