@@ -263,31 +263,31 @@ class UserspaceEngine:
     def _forward(self, tunnel: _Tunnel, messages: list[Message]) -> None:
         """Sort one batch into trains and pass them on; a change of the outer ECN mark starts a new sorting."""
         sorter = TrainSorter(self._receiver.memory)
-        mark = messages[0].traffic_class & 3
-        sender = b""
-        for message in messages:
-            if not message.length:
+        mark = messages[0][3] & 3
+        known = b""
+        for start, length, segment, traffic_class, sender in messages:
+            if not length:
                 self._refused[Refusal.BAD_AMT_HEADER] += 1
                 continue
-            if message.sender != sender and not tunnel.accepts(message.sender):
-                self._receive_stranger(tunnel, message)
-                continue
-            sender = message.sender
-            if message.traffic_class & 3 != mark:
-                self._forward_trains(tunnel, sorter, mark, sender)
+            if sender != known:
+                if not tunnel.accepts(sender):
+                    self._receive_stranger(tunnel, start, length, segment, sender)
+                    continue
+                known = sender
+            if traffic_class & 3 != mark:
+                self._forward_trains(tunnel, sorter, mark, known)
                 sorter = TrainSorter(self._receiver.memory)
-                mark = message.traffic_class & 3
-            sorter.add(message)
-        self._forward_trains(tunnel, sorter, mark, sender)
+                mark = traffic_class & 3
+            sorter.add(start, length, segment)
+        self._forward_trains(tunnel, sorter, mark, known)
 
-    def _receive_stranger(self, tunnel: _Tunnel, message: Message) -> None:
+    def _receive_stranger(self, tunnel: _Tunnel, start: int, length: int, segment: int, sender: bytes) -> None:
         """Control messages are judged by the protocol machine, whoever sent them; data from a stranger is refused."""
-        for start in range(message.start, message.start + message.length, message.segment):
-            end = min(start + message.segment, message.start + message.length)
-            if self._receiver.memory[start] == _MULTICAST_DATA:
+        for position in range(start, start + length, segment):
+            if self._receiver.memory[position] == _MULTICAST_DATA:
                 self._refused[Refusal.WRONG_RELAY] += 1
             else:
-                self._receive_control(tunnel, start, end, message.sender)
+                self._receive_control(tunnel, position, min(position + segment, start + length), sender)
 
     def _receive_control(self, tunnel: _Tunnel, start: int, end: int, sender: bytes) -> None:
         payload = bytes(self._receiver.memory[start:end])

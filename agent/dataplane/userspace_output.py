@@ -13,6 +13,7 @@ from agent.protocol.channels import Family
 
 _LARGEST_TRAIN: Final = 65535 - 40  # octets of payload; the total length field of IPv4 and IPv6 bounds it
 _MOST_PACKETS: Final = 128
+_UDP: Final = 17
 
 
 class TapOutput:
@@ -100,10 +101,8 @@ class TapOutput:
             return True
         memory, at = self._memory, AMT_HEADER_SIZE + flow.payload_at - 8
         addresses = flow.headers[12:20] if flow.family is Family.IPV4 else flow.headers[8:40]
-        udp_size = train.size - at
-        pad = b"\0" if udp_size % 2 else b""
-        parts: list[bytes | memoryview] = []
-        for member in run:
-            parts += (memory[member[0] + at : member[0] + train.size], pad)
-        pseudo = (ones_complement_sum(addresses) + 17 + udp_size) * len(run)
-        return (int.from_bytes(b"".join(parts), "big") + pseudo) % 0xFFFF == 0
+        pseudo_header = ones_complement_sum(addresses) + _UDP + train.size - at
+        total = sum([int.from_bytes(memory[member[0] + at : member[0] + train.size], "big") for member in run])
+        if train.size - at & 1:  # as if padded with a zero octet
+            total <<= 8
+        return (total + pseudo_header * len(run)) % 0xFFFF == 0

@@ -15,7 +15,7 @@ import os
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, TypeAlias
 
 from cffi import FFI
 
@@ -57,22 +57,15 @@ _CONTROL_LENGTH_AT: Final = _ffi.offsetof("struct msghdr", "msg_controllen")
 _WORD: Final = _ffi.sizeof("size_t")  # an unsigned long on every Linux
 
 
-class Message(NamedTuple):
-    """One message: `length` octets of the receiver's memory from `start`, made of datagrams of `segment` octets.
+Message: TypeAlias = tuple[int, int, int, int, bytes]
+"""One message, a plain tuple because there may be a million of them a second:
 
-    Attributes:
-        start: offset in the receiver's memory.
-        length: octets.
-        segment: octets of each datagram; the last one may be shorter.
-        traffic_class: TOS or Traffic Class of the outer header.
-        sender: the sender's socket address, comparable with `socket_address`.
-    """
-
-    start: int
-    length: int
-    segment: int
-    traffic_class: int
-    sender: bytes
+- offset in the receiver's memory,
+- length in octets,
+- size of the datagrams it is made of; the last one may be shorter,
+- TOS or Traffic Class of the outer header,
+- the sender's socket address, comparable with `socket_address`.
+"""
 
 
 class BatchReceiver:
@@ -147,8 +140,7 @@ class BatchReceiver:
         ):
             return self._collect_mixed(lengths, control_lengths, names, control)
         return [
-            Message(index * SLOT_SIZE, length, segment or length, traffic_class, name)
-            for index, length in enumerate(lengths)
+            (index * SLOT_SIZE, length, segment or length, traffic_class, name) for index, length in enumerate(lengths)
         ]
 
     def _collect_mixed(
@@ -159,7 +151,7 @@ class BatchReceiver:
             at = index * _CONTROL_SIZE
             segment, traffic_class = self._parse(control[at : at + control_lengths[index]])
             name = names[index * _NAME_SIZE : (index + 1) * _NAME_SIZE]
-            messages.append(Message(index * SLOT_SIZE, length, segment or length, traffic_class, name))
+            messages.append((index * SLOT_SIZE, length, segment or length, traffic_class, name))
         return messages
 
     def _parse(self, control: bytes) -> tuple[int, int]:
@@ -191,7 +183,7 @@ def parse_control(control: bytes) -> tuple[int, int]:
 
 def messages_at_once(messages: list[Message]) -> int:
     """How many messages the next call should fetch, judged by the sizes of the last ones."""
-    average = sum(message.length for message in messages) // len(messages)
+    average = sum(message[1] for message in messages) // len(messages)
     return max(4, min(MOST_MESSAGES, _BYTES_AT_ONCE // max(average, 1)))
 
 

@@ -1,0 +1,208 @@
+"""What the gateway's userspace engine costs, beside the kernel's own multicast forwarding in the same topology.
+
+Everything the gateway does runs on one core: the process, and the uplink's receive processing, which threaded NAPI
+makes a thread of its own. The sender has the other core. Costs are CPU time of that one core per packet forwarded, the
+sink's first steps included (it drops everything at its ingress).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pyroute2 import Ethtool
+
+from lab.bench.engine_topology import (
+    GATEWAY_IPV4,
+    UPLINK_AT_GATEWAY,
+    UPLINK_AT_RELAY,
+    EngineTopology,
+    host_interface,
+)
+from lab.bench.relay_topology import inside, run
+
+_SECONDS: Final = 2.0
+_STEPS_DOWN: Final = (0.95, 0.88, 0.8, 0.7, 0.6, 0.5, 0.4)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One measurement.
+
+    Attributes:
+        name: what is measured.
+        native: the kernel forwards native multicast, no tunnel.
+        channels: channels, interleaved packet by packet.
+        interfaces: downstream interfaces each packet leaves by.
+        size: octets of UDP payload.
+        zero_checksums: the relay leaves outer checksums out.
+        per_packet: one packet a write, as on kernels before 6.2.
+        segmenting: the gateway cuts trains into packets itself; else the (virtual) network card does.
+    """
+
+    name: str
+    native: bool = False
+    channels: int = 1
+    interfaces: int = 1
+    size: int = 1316
+    zero_checksums: bool = False
+    per_packet: bool = False
+    segmenting: bool = False
+
+
+CASES: Final = (
+    Case("native", native=True),
+    Case("native, 8 interfaces", native=True, interfaces=8),
+    Case("native, 200 octets", native=True, size=200),
+    Case("userspace, 1 channel"),
+    Case("userspace, 8 channels", channels=8),
+    Case("userspace, 1 channel, 8 interfaces", interfaces=8),
+    Case("userspace, 8 channels, 8 interfaces", channels=8, interfaces=8),
+    Case("userspace, 1 channel, 200 octets", size=200),
+    Case("userspace, 8 channels, 200 octets", channels=8, size=200),
+    Case("userspace, 1 channel, packets cut by the gateway", segmenting=True),
+    Case("userspace, 8 channels, packets cut by the gateway", channels=8, segmenting=True),
+    Case("userspace, 1 channel, zero outer checksums", zero_checksums=True),
+    Case("userspace, 8 channels, zero outer checksums", channels=8, zero_checksums=True),
+    Case("userspace, 1 channel, one packet a write", per_packet=True),
+)
+
+
+def measure(case: Case, prefix: str = "isx-bench") -> dict[str, Any]:
+    """Measure one case, in about ten seconds.
+
+    Returns:
+        The case's fields, and `packets_per_second` (the highest rate tried without loss, 0 when there was none),
+        `ns_per_packet` (CPU of one core at that rate), and the same two for a sender that sends more than fits:
+        `saturated_per_second` and `saturated_ns_per_packet`.
+    """
+    with EngineTopology(prefix, downstreams=case.interfaces, offloads=not case.segmenting) as topology:
+        _prepare(topology, case)
+        threads = _receive_on_one_core(topology)
+        full = _run(topology, case, threads, 0.0)
+        saturated = full["packets"] / full["seconds"]
+        lossless, counted = 0.0, full
+        for share in _STEPS_DOWN:
+            attempt = _run(topology, case, threads, saturated * share)
+            if attempt["packets"] == attempt["sent"]:
+                lossless, counted = attempt["sent"] / attempt["seconds"], attempt
+                break
+    return {
+        **asdict(case),
+        "ns_per_packet": round(counted["cpu"] / counted["packets"] * 1e9),
+        "packets_per_second": round(lossless),
+        "saturated_per_second": round(saturated),
+        "saturated_ns_per_packet": round(full["cpu"] / full["packets"] * 1e9),
+        "receive_processing_counted": bool(threads),
+    }
+
+
+def measure_all() -> list[dict[str, Any]]:
+    """Every case of `CASES`."""
+    return [measure(case) for case in CASES]
+
+
+def _prepare(topology: EngineTopology, case: Case) -> None:
+    """Single datagrams on the uplink, and a sink that drops at once."""
+    with inside(topology.relay):
+        _without_segmentation(UPLINK_AT_RELAY)
+    with inside(topology.host):
+        for index in range(case.interfaces):
+            hook = f"type filter hook ingress device {host_interface(index)} priority 0; policy drop;"
+            run("nft", f"table netdev sink{index} {{ chain sink {{ {hook} }}; }}")
+
+
+def _without_segmentation(interface: str) -> None:
+    with Ethtool() as ethtool:
+        features = ethtool.get_features(interface)
+        features.features["tx-udp-segmentation"].enable = False
+        ethtool.set_features(interface, features)
+
+
+def _receive_on_one_core(topology: EngineTopology) -> list[int]:
+    """Move the uplink's receive processing to threads on core 1; their process ids, none where that is not possible."""
+    before = _napi_threads()
+    script = f"mount -t sysfs sysfs /sys && echo 1 > /sys/class/net/{UPLINK_AT_GATEWAY}/threaded"
+    with inside(topology.gateway):
+        done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, check=False, timeout=10)
+    if done.returncode:
+        return []
+    threads: set[int] = set()
+    deadline = time.monotonic() + 2
+    while not threads and time.monotonic() < deadline:
+        threads = _napi_threads() - before
+    for thread in threads:
+        os.sched_setaffinity(thread, {1})
+        # Receive processing precedes processes, as it does where it is no thread.
+        os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(1))
+    return sorted(threads)
+
+
+def _napi_threads() -> set[int]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/comm"):
+        try:
+            if path.read_text().startswith(f"napi/{UPLINK_AT_GATEWAY}"):
+                found.add(int(path.parent.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def _cpu_seconds(threads: list[int]) -> float:
+    total = 0.0
+    for thread in threads:
+        # Nanoseconds on a CPU; the tick-based times of stat are too coarse.
+        total += int(Path(f"/proc/{thread}/schedstat").read_text().split()[0]) / 1e9
+    return total
+
+
+@contextmanager
+def _subject(topology: EngineTopology, case: Case) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "lab.bench.engine_subject", "--prefix", topology.prefix]
+    command += ["--channels", str(case.channels), "--interfaces", str(case.interfaces)]
+    command += ["--native"] * case.native + ["--per-packet"] * case.per_packet
+    with inside(topology.gateway):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+def _run(topology: EngineTopology, case: Case, threads: list[int], rate: float) -> dict[str, Any]:
+    with _subject(topology, case) as subject:
+        assert subject.stdout is not None
+        port = subject.stdout.readline().split()[1]
+        command = [sys.executable, "-m", "lab.bench.engine_load", "--channels", str(case.channels)]
+        command += ["--size", str(case.size), "--rate", str(rate), "--seconds", str(_SECONDS)]
+        command += [] if case.native else ["--target", f"{GATEWAY_IPV4}:{port}"]
+        command += ["--zero-checksums"] * case.zero_checksums
+        before = _cpu_seconds(threads)
+        with inside(topology.relay):
+            load = json.loads(run(*command))
+        time.sleep(0.3)  # what is queued drains
+        cpu = _cpu_seconds(threads) - before
+        subject.terminate()
+        result: dict[str, Any] = json.loads(subject.stdout.readline())
+        result["cpu"] += cpu
+        return {**result, **load}
+
+
+if __name__ == "__main__":
+    wanted = sys.argv[1:]
+    for each in CASES:
+        if not wanted or each.name in wanted:
+            print(json.dumps(measure(each)), flush=True)
