@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from agent.dataplane.engine import Engine, NewSource
 from agent.dataplane.userspace import UserspaceEngine
-from agent.net.mroute import DEFAULT_TABLE, MulticastRouter
+from agent.net.mroute import DEFAULT_TABLE, MulticastRouter, MulticastRoutingUnsupportedError
 from agent.net.tap import Tap, TapSettings
 from agent.protocol.channels import Family
 from agent.service.config import Configuration
 from agent.service.gateway_settings import families
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,25 @@ def build_engine(
     tap = Tap(TapSettings(name=gateway.tunnel_interface, addresses=gateway.tunnel_addresses))
     routers: dict[Family, MulticastRouter] = {}
     try:
-        for family in families(configuration):
-            routers[family] = MulticastRouter(family, gateway.mroute_table or DEFAULT_TABLE)
+        _open_routers(routers, families(configuration), gateway.mroute_table or DEFAULT_TABLE)
         engine = UserspaceEngine(loop, tap, routers, on_new_source)
     except BaseException:
         _close(tap, routers.values())
         raise
     return BuiltEngine(engine, lambda: _close(tap, routers.values()))
+
+
+def _open_routers(routers: dict[Family, MulticastRouter], wanted: Iterable[Family], table: int) -> None:
+    """Open what the kernel has; a family it lacks is left out as long as another one is there."""
+    missing: MulticastRoutingUnsupportedError | None = None
+    for family in wanted:
+        try:
+            routers[family] = MulticastRouter(family, table)
+        except MulticastRoutingUnsupportedError as error:
+            missing = error
+            _log.warning("IPv%d multicast is not carried: %s", family, error)
+    if not routers and missing is not None:
+        raise missing
 
 
 def _close(tap: Tap, routers: Iterable[MulticastRouter]) -> None:
