@@ -143,6 +143,18 @@ def _received(topology: RelayTopology) -> int:
     return int(json.loads(listed)["nftables"][1]["counter"]["packets"])
 
 
+def _settled(topology: RelayTopology) -> int:
+    """Packets the sink counted, once what an earlier run left behind has arrived."""
+    count = _received(topology)
+    deadline = time.monotonic() + _DRAIN_SECONDS
+    while time.monotonic() < deadline:
+        time.sleep(0.1)
+        before, count = count, _received(topology)
+        if before == count:
+            break
+    return count
+
+
 def _measure(
     topology: RelayTopology,
     relay: subprocess.Popen[str],
@@ -150,7 +162,8 @@ def _measure(
     load: tuple[int, float, float, int, int],
 ) -> dict[str, Any]:
     tunnels, rate, seconds, payload, burst = load
-    before, received_before = _ask(relay), _received(topology)
+    received_before = _settled(topology)
+    before = _ask(relay)
     begun = time.monotonic()
     offered = _send(sender, rate, seconds, payload, burst)
     sent_at = time.monotonic()

@@ -615,3 +615,36 @@ async def test_a_lowered_kernel_limit_is_lived_with(rig: Rig) -> None:
     assert {str(group): set(map(str, sources)) for group in groups} == {
         group: included for group, (_, included, _) in rig.memberships().items()
     }
+
+
+@pytest.mark.parametrize("outer", list(Family), ids=lambda family: f"outer{family.value}")
+async def test_tshark_reads_multicast_data_and_the_packet_in_it(rig: Rig, outer: Family, tmp_path: Path) -> None:
+    if shutil.which("tshark") is None:
+        pytest.skip("needs tshark")
+    plane, gateway = rig.plane(), rig.gateway(outer)
+    for group in (GROUP4, GROUP6):
+        plane.set_interest(gateway.endpoint, local_of(outer), group, ALL)
+    capture = rig.uplink_capture()
+    packets = [udp_packet(b"a" * 100, SOURCE4, GROUP4), udp_packet(b"b" * 100, SOURCE6, GROUP6)]
+    for count, packet in enumerate(packets, 1):
+        rig.frames(packet)
+        await until(lambda count=count: len(gateway.poll()) == count)
+    port = struct.pack("!H", 2268)
+    frames = []
+    while len(frames) < 2:
+        frame = capture.recv(2000)
+        if port in (frame[34:36], frame[54:56]):
+            frames.append(frame)
+    file = tmp_path / "data.pcap"
+    records = [struct.pack("=IIII", 0, 0, len(frame), len(frame)) + frame for frame in frames]
+    file.write_bytes(struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65_535, 1) + b"".join(records))
+    shown = run(
+        *("tshark", "-r", str(file), "-T", "fields", "-E", "separator=;", "-E", "occurrence=l"),
+        *("-e", "amt.type", "-e", "ip.dst", "-e", "ipv6.dst", "-e", "udp.dstport", "-e", "_ws.malformed"),
+    )
+    lines = [line.split(";") for line in shown.splitlines()]
+    assert [line[0] for line in lines] == ["6", "6"]
+    assert lines[0][1] == str(GROUP4)
+    assert lines[1][2] == str(GROUP6)
+    assert [line[3] for line in lines] == ["5000", "5000"]
+    assert [line[4] for line in lines] == ["", ""]
