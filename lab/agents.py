@@ -16,6 +16,7 @@ import httpx
 from lab.namespaces import Lab, LabError, stop, wait_until
 from lab.topology import BORDER_UPLINK, RELAY, RELAY_NATIVE
 
+PROGRAM: Final = [str(Path(sys.executable).with_name("amt-agent"))]
 _START_SECONDS: Final = 20.0
 
 
@@ -113,8 +114,7 @@ class Agent:
             LabError: it ended, or is not ready in time.
         """
         with self.place.log.open("a") as log:
-            program = Path(sys.executable).with_name("amt-agent")
-            command = [str(program), "run", "--config", str(self.place.configuration)]
+            command = [*PROGRAM, "run", "--config", str(self.place.configuration)]
             self._process = self._lab.start(self.place.namespace, *command, stdout=log, stderr=log)
         try:
             wait_until(self._answers, _START_SECONDS, f"{self.place.name} is ready")
