@@ -18,7 +18,7 @@ from agent.protocol.wire.ip import IPPacket, UDPDatagram, encode_udp
 
 SOURCE, GROUP = "198.51.100.7", "232.1.1.1"
 SOURCE6, GROUP6 = "2001:db8::7", "ff3e::8000:1"
-PROGRAM = [sys.executable, "-c", "from agent.cli_receive import receive_command; receive_command()"]
+PROGRAM = [sys.executable, "-c", "from agent.cli import main; main()", "receive"]
 
 
 def transport_stream(number):
@@ -381,16 +381,16 @@ def test_it_starts_where_python_knows_nothing_of_linux():
     script = """
 import socket, sys
 for name in list(vars(socket)):
-    if name.startswith(("AF_PACKET", "AF_NETLINK", "PACKET_", "NETLINK_", "SO_BINDTODEVICE", "SO_MARK", "SO_REUSEPORT",
-                        "SOCK_NONBLOCK", "SOCK_CLOEXEC", "MSG_ERRQUEUE", "MSG_DONTWAIT", "IP_", "IPV6_RECV", "UDP")):
+    if name.startswith(("AF_PACKET", "AF_NETLINK", "AF_UNIX", "PACKET_", "NETLINK_", "SO_BINDTODEVICE", "SO_MARK", "IP_",
+                        "SOCK_NONBLOCK", "SOCK_CLOEXEC", "SO_REUSEPORT", "MSG_ERRQUEUE", "MSG_DONTWAIT", "IPV6_RECV")):
         delattr(socket, name)
 for name in ("fcntl", "pyroute2", "cffi", "termios", "resource", "grp", "pwd"):
     sys.modules[name] = None
-from agent.cli_receive import receive_command
-receive_command()
+from agent.cli import main
+main()
 """
     with SyntheticRelay() as relay:
-        command = [sys.executable, "-c", script, SOURCE, GROUP, "--seconds", "0.3"]
+        command = [sys.executable, "-c", script, "receive", SOURCE, GROUP, "--seconds", "0.3"]
         command += ["--relay", "127.0.0.1", "--relay-port", str(relay.port)]
         done = subprocess.run(command, check=False, capture_output=True, timeout=20)
     assert done.returncode == 0, done.stderr

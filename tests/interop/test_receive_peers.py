@@ -34,7 +34,7 @@ pytestmark = [
 SIZE, RATE, SECONDS = 1000, 100, 2.0
 PACE = f"--rate {RATE} --size {SIZE}"
 WITHOUT_CAPABILITIES = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
-PROGRAM = [sys.executable, "-c", "from agent.cli_receive import receive_command; receive_command()"]
+PROGRAM = [sys.executable, "-c", "from agent.cli import main; main()", "receive"]
 KINDS = {
     "IGMP, source-specific": (str(SOURCE.ipv4), SSM_GROUP_IPV4),
     "MLD, source-specific": (str(SOURCE.ipv6), SSM_GROUP_IPV6),
