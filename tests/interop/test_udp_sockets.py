@@ -4,6 +4,8 @@ import errno
 import os
 import socket
 import struct
+import subprocess
+import time
 from ipaddress import ip_address
 
 import pytest
@@ -29,6 +31,14 @@ def make_addresses():
     ip("link add one type veth peer name two", "link set one up", "link set two up")
     for addresses in (RELAY, OTHER, ANYCAST):
         ip(f"addr add {addresses[4]}/32 dev lo", f"addr add {addresses[6]}/128 dev lo nodad")
+    deadline = time.monotonic() + 5
+    while not all(f"local {addresses[6]} dev lo" in local_routes() for addresses in (RELAY, OTHER, ANYCAST)):
+        assert time.monotonic() < deadline  # an IPv6 address takes packets a moment after it was added
+
+
+def local_routes():
+    command = ["ip", "-6", "route", "show", "table", "local"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
 async def next_datagram(udp):
