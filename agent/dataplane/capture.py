@@ -14,7 +14,7 @@ from agent.net.packet_socket import BATCH, PacketSocket
 from agent.protocol.channels import Family
 
 _LEAST: Final = 4
-_TURN: Final = 0.004
+_TURN: Final = 0.02
 """Seconds a batch should take at most, fan-out included, before other callbacks of the loop get their turn."""
 
 OnPackets = Callable[[list[bytes]], None]

@@ -33,8 +33,8 @@ HOLD: Final = 0.0019
 _HOLD_ABOVE: Final = 60_000.0
 _RATE_WINDOW: Final = 0.010
 _FLOW_LIMIT: Final = 16_384
-_BURST_PACKETS: Final = 8192
-"""Tunnel packets of one burst: it is sent in one go, and the rest of the relay waits for it some milliseconds."""
+_BURST_PACKETS: Final = 32_768
+"""Tunnel packets of one burst: it is sent in one go, and the rest of the relay waits for it, 20 to 30 ms at most."""
 
 _FLOW_IDLE: Final = 60.0
 

@@ -34,7 +34,7 @@ _PACKET_IGNORE_OUTGOING: Final = 23
 _SO_ATTACH_FILTER: Final = 26
 _SO_RCVBUFFORCE: Final = 33
 _SIOCGIFHWADDR: Final = 0x8927
-_RECEIVE_BUFFER: Final = 32 << 20
+_RECEIVE_BUFFER: Final = 8 << 20  # some 70 ms of a full gigabit: longer queues would only make live video late
 _ETHER_TYPE: Final = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
 _LINK_HEADER: Final = {1: 14, 772: 14, 512: 0, 768: 0, 769: 0, 776: 0, 778: 0, 65534: 0}  # ARPHRD_*, linux/if_arp.h
 
