@@ -60,7 +60,7 @@ class Gateway:
 
     async def gets(self, expected: list[bytes]) -> None:
         deadline = time.monotonic() + 2
-        while len(self.poll()) < len(expected) and time.monotonic() < deadline:  # noqa: ASYNC110 -- sockets are polled
+        while len(self.poll()) < len(expected) and time.monotonic() < deadline:
             await asyncio.sleep(0.001)
         assert self.received == expected
 
