@@ -74,7 +74,7 @@ class TrainSorter:
             self._add_single(start, length)
             return
         whole = length // segment
-        if self._memory[start + AMT_HEADER_SIZE] >> 4 == 6 and segment >= IPV6_HEADERS:
+        if segment >= IPV6_HEADERS and self._memory[start + AMT_HEADER_SIZE] >> 4 == 6:
             self._add_ipv6(start, segment, whole)
         elif segment >= IPV4_HEADERS:
             self._add_ipv4(start, segment, whole)

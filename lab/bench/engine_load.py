@@ -11,7 +11,11 @@ import os
 import socket
 import struct
 import time
-from typing import Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final, TypeAlias
+
+from cffi import FFI
 
 from lab.bench.inner_packets import datagram_ipv4
 
@@ -36,14 +40,16 @@ def main() -> None:
     parser.add_argument("--zero-checksums", action="store_true")
     options = parser.parse_args()
     os.sched_setaffinity(0, {0})
+    os.nice(-15)  # or whatever else the machine does would be measured
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sending:
         sending.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16 << 20)
         bursts = _tunnel_bursts(sending, options) if options.target else _native_bursts(sending, options)
-        sent, seconds = _send(sending, bursts, options.rate, options.seconds)
+        sent, seconds = _send(bursts, options.rate, options.seconds)
     print(json.dumps({"sent": sent, "seconds": seconds}))
 
 
-Burst = tuple[list[bytes], list[tuple[int, int, bytes]], tuple[str, int], int]
+Burst: TypeAlias = tuple[Callable[[], object], int]
+"""What sends a burst, and how many packets it sends."""
 
 
 def _tunnel_bursts(sending: socket.socket, options: argparse.Namespace) -> list[Burst]:
@@ -55,31 +61,74 @@ def _tunnel_bursts(sending: socket.socket, options: argparse.Namespace) -> list[
         + datagram_ipv4(bytes(options.size), group=group_of(channel), identification=0, flags=0x4000, ttl=16)
         for channel in range(options.channels)
     ]
-    if options.zero_checksums:  # which the kernel sends one by one only
+    if options.zero_checksums:  # which the kernel does not segment
         sending.setsockopt(socket.SOL_SOCKET, _SO_NO_CHECK, 1)
-        return [([message], [], (address, int(port)), 1) for message in inner]
+        sending.connect((address, int(port)))
+        messages = inner * (64 // options.channels)
+        return [(Separately(sending, messages), len(messages))]
     count = min(64, _LARGEST_BURST // len(inner[0])) // options.channels * options.channels
     segment = [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("=H", len(inner[0])))]
-    return [(inner * (count // options.channels), segment, (address, int(port)), count)]
+    return [(partial(sending.sendmsg, inner * (count // options.channels), segment, 0, (address, int(port))), count)]
 
 
 def _native_bursts(sending: socket.socket, options: argparse.Namespace) -> list[Burst]:
     sending.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 16)
     count = min(64, _LARGEST_BURST // options.size)
     segment = [(socket.IPPROTO_UDP, _UDP_SEGMENT, struct.pack("=H", options.size))]
-    return [([bytes(options.size)] * count, segment, (group_of(n), 5004), count) for n in range(options.channels)]
+    payload = [bytes(options.size)] * count
+    return [
+        (partial(sending.sendmsg, payload, segment, 0, (group_of(channel), 5004)), count)
+        for channel in range(options.channels)
+    ]
 
 
-def _send(sending: socket.socket, bursts: list[Burst], rate: float, seconds: float) -> tuple[int, float]:
+class Separately:
+    """Sends datagrams one by one with a single call, sendmmsg(2), from a connected socket."""
+
+    def __init__(self, sending: socket.socket, messages: list[bytes]) -> None:
+        ffi = FFI()
+        ffi.cdef(
+            """
+            struct iovec { const void *iov_base; size_t iov_len; };
+            struct msghdr {
+                void *msg_name; unsigned int msg_namelen; struct iovec *msg_iov; size_t msg_iovlen;
+                void *msg_control; size_t msg_controllen; int msg_flags;
+            };
+            struct mmsghdr { struct msghdr msg_hdr; unsigned int msg_len; };
+            int sendmmsg(int sockfd, struct mmsghdr *msgvec, unsigned int vlen, int flags);
+            """
+        )
+        library: Any = ffi.dlopen(None)
+        self._messages = messages
+        buffers = [ffi.from_buffer(message) for message in messages]
+        vectors = ffi.new("struct iovec[]", [(buffer, len(buffer)) for buffer in buffers])
+        headers: Any = ffi.new("struct mmsghdr[]", len(messages))
+        for index in range(len(messages)):
+            headers[index].msg_hdr.msg_iov = vectors + index
+            headers[index].msg_hdr.msg_iovlen = 1
+        self._held = (buffers, vectors, headers)
+        self._send = partial(library.sendmmsg, sending.fileno(), headers, len(messages), 0)
+
+    def __call__(self) -> None:
+        """Send all of them.
+
+        Raises:
+            RuntimeError: some were not sent.
+        """
+        if self._send() != len(self._messages):
+            raise RuntimeError("not every datagram was sent")
+
+
+def _send(bursts: list[Burst], rate: float, seconds: float) -> tuple[int, float]:
     sent = position = 0
     start = time.perf_counter()
     end = start + seconds
     while (now := time.perf_counter()) < end:
         if rate and sent > (now - start) * rate:
             continue
-        data, control, target, count = bursts[position]
+        send, count = bursts[position]
         position = (position + 1) % len(bursts)
-        sending.sendmsg(data, control, 0, target)
+        send()
         sent += count
     return sent, time.perf_counter() - start
 

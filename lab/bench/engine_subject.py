@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--per-packet", action="store_true")
     options = parser.parse_args()
     os.sched_setaffinity(0, {1})
+    os.nice(-15)
     interfaces = [downstream(index) for index in range(options.interfaces)]
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     if options.native:
