@@ -13,6 +13,7 @@ from agent.protocol.channels import Family
 
 _NETWORK: Final = 0xFFF0_0000  # SKF_NET_OFF, linux/filter.h
 _PACKET_TYPE: Final = 0xFFFF_F004  # SKF_AD_OFF + SKF_AD_PKTTYPE
+_INTERFACE: Final = 0xFFFF_F008  # SKF_AD_OFF + SKF_AD_IFINDEX
 _OTHER_HOST: Final = 3  # PACKET_OTHERHOST: a VLAN nobody configured; PACKET_OUTGOING and up are above it
 
 _LOAD_WORD: Final = 0x20
@@ -57,9 +58,14 @@ _IPV6: Final[list[_Step]] = [
 ]
 
 
-def multicast_filter(family: Family) -> list[bytes]:
-    """The program for one family, as a list of packed `struct sock_filter`."""
-    steps = _IPV4 if family is Family.IPV4 else _IPV6
+def multicast_filter(family: Family, interface_index: int) -> list[bytes]:
+    """The program for one family, as a list of packed `struct sock_filter`.
+
+    A socket bound to a parent is shown the frames of its VLAN devices too, hence the check of the interface a frame
+    belongs to.
+    """
+    own: list[_Step] = [(_LOAD_WORD, _INTERFACE), (_JUMP_EQUAL, interface_index, _NEXT, _REJECT)]
+    steps = own + (_IPV4 if family is Family.IPV4 else _IPV6)
     targets = {_REJECT: len(steps), _ACCEPT: len(steps) + 1}
     program = [_assemble(index, step, targets) for index, step in enumerate(steps)]
     return [*program, _pack(_RETURN, 0, 0, 0), _pack(_RETURN, 0, 0, 0x7FFF_FFFF)]

@@ -79,7 +79,7 @@ class PacketSocket:
         self._allocate()
 
     def _configure(self) -> None:
-        program = multicast_filter(self.family)
+        program = multicast_filter(self.family, socket.if_nametoindex(self.interface))
         code = ctypes.create_string_buffer(b"".join(program))
         self._socket.setsockopt(
             socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(code))
