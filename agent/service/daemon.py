@@ -207,6 +207,7 @@ def run(config_path: Path) -> int:
 
 async def _run(config_path: Path) -> int:
     loop = asyncio.get_running_loop()
+    _allow_open_files()
     store = ConfigurationStore(config_path)
     logs.configure(store.configuration.log)
     notifier = Notifier()
@@ -258,6 +259,13 @@ async def _watch(stopping: asyncio.Event, notifier: Notifier) -> None:
         with suppress(TimeoutError):
             await asyncio.wait_for(stopping.wait(), interval)
         notifier.watchdog()
+
+
+def _allow_open_files() -> None:
+    """As many as the system lets us have: a relay joins twenty IPv4 groups a socket, no more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _resident_bytes() -> int:

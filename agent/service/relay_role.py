@@ -55,6 +55,7 @@ class RelayRole:
                 {Family.of(address): self._sockets[address] for address in configuration.relay.address},
                 configuration.relay.interfaces,
                 oversize=Oversize(configuration.relay.oversize.value),
+                on_join_failure=_join_failed,
             )
         except BaseException:
             self._close_sockets()
@@ -159,6 +160,12 @@ class RelayRole:
         }:
             _log.info("interface %s interface=%s index=%d", change.kind.value, name, change.interface.index)
             self.data.interface_changed(name)
+
+
+def _join_failed(interface: str, group: Address, error: OSError) -> None:
+    _log.warning(
+        "native join failed interface=%s group=%s: %s", interface, group, error, extra={"reason": "join_failed"}
+    )
 
 
 def relay_config(configuration: Configuration) -> RelayConfig:

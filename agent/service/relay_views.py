@@ -98,7 +98,9 @@ class RelayViews:
         """Native packets not sent on, by reason, and tunnel packets the kernel did not take."""
         counters = self._role.data.counters()
         refused = {reason.value: count for reason, count in counters.refused.items()}
-        return refused | {f"send_{name.lower()}": count for name, count in counters.errors.items()}
+        refused |= {f"send_{name.lower()}": count for name, count in counters.errors.items()}
+        refused["capture_overflow"] = sum(counters.capture_dropped.values())
+        return {reason: count for reason, count in refused.items() if count}
 
     def forwarded(self) -> Traffic:
         """Everything sent into tunnels."""
@@ -125,6 +127,14 @@ class RelayViews:
                 code="tunnel_limit",
                 severity=Severity.WARNING,
                 message="relay.tunnel_limit is reached; new gateways are sent elsewhere with the L flag.",
+            )
+        failures = self._role.data.counters().join_failures
+        for (interface, group), reason in list(failures.items())[:1]:
+            yield Problem(
+                code="native_join_failed",
+                severity=Severity.ERROR,
+                message=f"{len(failures)} groups cannot be joined natively, the first on {interface}: {reason}",
+                subject=str(group),
             )
         for status in self.interfaces():
             if not status.up:
