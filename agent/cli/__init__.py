@@ -11,6 +11,7 @@ import click
 from agent.cli.configuration import config
 from agent.cli.diagnose import doctor
 from agent.cli.observe import channels, interfaces, neighbors, statistics, status, tunnels
+from agent.cli.prepare import prepare
 from agent.cli.steer import drain, join, joins, leave
 from agent.cli_receive import receive_command
 
@@ -84,6 +85,7 @@ for _command in (
     drain,
     config,
     doctor,
+    prepare,
     receive_command,
 ):
     main.add_command(_command)

@@ -1,0 +1,46 @@
+"""The command `prepare`: what needs more privileges than the agent itself has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from agent.cli.client import fail
+from agent.service.config import ConfigurationError, Role, load
+
+_EXIT_CONFIGURATION = 2
+_EXIT_ENVIRONMENT = 3
+
+
+@click.command()
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=Path("/etc/isthmus/agent.toml"),
+    show_default=True,
+    envvar="AMT_AGENT_CONFIG",
+    help="Configuration file.",
+)
+def prepare(path: Path) -> None:
+    """Make the tunnel interface and its kernel settings, as root, for an agent that runs without.
+
+    Run by the systemd unit before the agent. In the gateway role it makes the tap device, which stays, and sets its
+    reverse-path filter (net.ipv4.conf.<interface>.rp_filter), which a sandboxed agent may not. A relay needs nothing.
+    """
+    from agent.net.tap import Tap, TapError, TapSettings  # noqa: PLC0415 Linux only, unlike the other commands
+
+    try:
+        configuration = load(path)
+    except ConfigurationError as error:
+        fail(str(error), _EXIT_CONFIGURATION)
+    if configuration.role is not Role.GATEWAY:
+        return
+    gateway = configuration.gateway
+    try:
+        with Tap(TapSettings(name=gateway.tunnel_interface, addresses=gateway.tunnel_addresses)) as tap:
+            for name, value in sorted(tap.details.items()):
+                click.echo(f"{tap.name} {name}: {value}", err=True)
+    except (TapError, OSError) as error:
+        fail(str(error), _EXIT_ENVIRONMENT)
