@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -125,6 +126,9 @@ class Agent:
         assert self._process is not None
         if (status := self._process.poll()) is not None:
             raise LabError(f"{self.place.name} ended with status {status}")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            if probe.connect_ex(str(self.place.socket)) != 0:
+                return False
         with contextlib.suppress(httpx.TransportError, LabError):
             return bool(self.get("status")["ready"])
         return False

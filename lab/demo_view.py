@@ -44,7 +44,7 @@ class Snapshot:
         for earlier in self.before.channels:
             if (earlier["source"], earlier["group"]) == name:
                 return float(channel[counter] - earlier[counter]) / (self.at - self.before.at)
-        return 0.0
+        return float(channel[counter]) / (self.at - self.before.at)  # it began since
 
 
 def render(snapshot: Snapshot) -> RenderableType:

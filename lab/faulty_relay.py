@@ -67,7 +67,7 @@ class FaultyRelay:
 
     def __init__(self, address: Address, relay: Address, stranger: Address, control: Path, port: int = PORT) -> None:
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-        self.counters: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter(from_gateway=0, to_relay=0, from_relay=0, to_gateway=0)
         self._family = family
         self._relay = (str(relay), port)
         self._address = address
