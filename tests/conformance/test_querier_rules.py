@@ -383,6 +383,24 @@ def test_link_local_groups_are_no_interest(group: str) -> None:
     assert interests(machine) == []
 
 
+@both_families
+def test_record_of_a_group_that_is_not_multicast_is_ignored_alone(family: Family) -> None:
+    """RFC 3376 §4.2.9: nonsense in one record is no reason to lose the next."""
+    machine = querier(family)
+    strange = GroupRecord(RecordType.CHANGE_TO_EXCLUDE, SOURCE[family])
+    hear(machine, Report((strange, GroupRecord(RecordType.CHANGE_TO_EXCLUDE, GROUP[family]))))
+    assert interests(machine) == [(GROUP[family], Filter.exclude())]
+
+
+@both_families
+def test_source_that_cannot_send_is_ignored(family: Family) -> None:
+    """RFC 3376 §4.2.9: sources are unicast addresses; nothing could ever arrive from another."""
+    machine = querier(family)
+    nonsense = (ALL_HOSTS[family], ip_address(0) if family is Family.IPV4 else ip_address("::"))
+    hear(machine, report(RecordType.ALLOW_NEW_SOURCES, SSM_GROUP[family], *nonsense, SOURCE[family]))
+    assert interests(machine) == [(SSM_GROUP[family], Filter.include([SOURCE[family]]))]
+
+
 def test_fast_leave_ends_interest_at_once() -> None:
     """No query where one host is on the link."""
     machine = querier(fast_leave=True)
