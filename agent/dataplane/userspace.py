@@ -184,8 +184,10 @@ class UserspaceEngine:
 
     def set_local_networks(self, networks: Iterable[Network]) -> None:
         """Replace the prefixes whose addresses may not be the source of a tunnelled packet."""
-        self._networks = tuple(networks)
-        self._flows.clear()
+        wanted = tuple(networks)
+        if wanted != self._networks:
+            self._networks = wanted
+            self._flows.clear()
 
     def traffic(self, channel: Channel) -> Traffic | None:
         """What was forwarded of one channel since it was set, None when it is not set."""

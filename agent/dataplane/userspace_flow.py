@@ -12,7 +12,6 @@ from agent.dataplane.userspace_inner import (
     IsLocal,
     decapsulated_ecn,
     inspect,
-    internet_checksum,
     ones_complement_sum,
     with_ecn,
 )
@@ -33,6 +32,8 @@ _DONT_FRAGMENT: Final = 0x40
 _HEADER_SIZES: Final = {Family.IPV4: 20, Family.IPV6: 40}
 _ETHERTYPES: Final = {Family.IPV4: b"\x08\x00", Family.IPV6: b"\x86\xdd"}
 _virtio_header: Final = struct.Struct("=BBHHHH")
+_ipv4_lengths: Final = struct.Struct(">HHHBBH")
+_udp_end: Final = struct.Struct(">HH")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Flow:
         dont_fragment: the packets carry the IPv4 flag.
         valid_sums: what identification and header checksum of an intact IPv4 packet of this flow add up to.
         headers: IP and UDP header of the flow's first packet, ECN settled.
+        addresses_sum: one's complement sum of source and group.
+        constant_sum: one's complement sum of what does not vary in the IPv4 header of a train.
     """
 
     family: Family
@@ -58,6 +61,8 @@ class Flow:
     dont_fragment: bool
     valid_sums: frozenset[int]
     headers: bytes
+    addresses_sum: int
+    constant_sum: int
 
     @property
     def payload_at(self) -> int:
@@ -76,26 +81,26 @@ class Flow:
             payload_size: octets of UDP payload of each packet.
             count: packets.
         """
-        ip_size = _HEADER_SIZES[self.family]
-        udp_length = 8 + count * payload_size
-        headers = bytearray(self.headers)
-        if self.family is Family.IPV4:
-            struct.pack_into(">HHH", headers, 2, ip_size + udp_length, identification, 0)
-            headers[10:12] = b"\0\0"
-            struct.pack_into(">H", headers, 10, internet_checksum(bytes(headers[:ip_size])))
-            addresses = headers[12:20]
-        else:
-            struct.pack_into(">H", headers, 4, udp_length)
-            addresses = headers[8:40]
+        headers, udp_length = self.headers, 8 + count * payload_size
         # The kernel completes a checksum that so far covers the pseudo-header only (RFC 768, RFC 8200 §8.1).
-        pseudo_header = bytes(addresses) + struct.pack(">HH", _UDP, udp_length)
-        struct.pack_into(">HH", headers, ip_size + 4, udp_length, ones_complement_sum(pseudo_header))
-        checksum_start = _ETHERNET_SIZE + ip_size
+        pseudo_header = _folded(self.addresses_sum + _UDP + udp_length)
+        if self.family is Family.IPV4:
+            length = 20 + udp_length
+            checksum = 0xFFFF - _folded(self.constant_sum + length + identification)
+            lengths = _ipv4_lengths.pack(length, identification, 0, headers[8], headers[9], checksum)
+            middle = headers[:2] + lengths + headers[12:24]
+        else:
+            middle = headers[:4] + udp_length.to_bytes(2, "big") + headers[6:44]
+        return self.train_frame_start(payload_size) + middle + _udp_end.pack(udp_length, pseudo_header)
+
+    def train_frame_start(self, payload_size: int) -> bytes:
+        """Virtio-net and Ethernet header of a train."""
+        checksum_start = _ETHERNET_SIZE + _HEADER_SIZES[self.family]
         virtio = _virtio_header.pack(
             _NEEDS_CHECKSUM, _UDP_SEGMENTS, checksum_start + 8, payload_size, checksum_start, 6
         )
         source = DONT_FRAGMENT_SOURCE if self.dont_fragment else PLAIN_SOURCE
-        return b"".join((virtio, self.frame_start[VIRTIO_HEADER_SIZE:-8], source, self.frame_start[-2:], headers))
+        return virtio + self.frame_start[VIRTIO_HEADER_SIZE:-8] + source + self.frame_start[-2:]
 
 
 def flow_of(packet: bytes, outer_ecn: int, is_local: IsLocal) -> Flow | Refusal:
@@ -107,6 +112,7 @@ def flow_of(packet: bytes, outer_ecn: int, is_local: IsLocal) -> Flow | Refusal:
     if ecn is None:
         return Refusal.CONGESTION_LOST
     settled = packet if ecn < 0 else with_ecn(packet, ecn)
+    addresses_sum = ones_complement_sum(inner.channel)
     return Flow(
         family=inner.family,
         channel=inner.channel,
@@ -116,6 +122,8 @@ def flow_of(packet: bytes, outer_ecn: int, is_local: IsLocal) -> Flow | Refusal:
         dont_fragment=inner.family is Family.IPV4 and bool(packet[6] & _DONT_FRAGMENT),
         valid_sums=_valid_sums(packet) if inner.family is Family.IPV4 else frozenset((0,)),
         headers=settled[: _HEADER_SIZES[inner.family] + 8],
+        addresses_sum=addresses_sum,
+        constant_sum=ones_complement_sum(settled[:2] + settled[8:10]) + addresses_sum,
     )
 
 
@@ -133,6 +141,12 @@ def _ecn_to_write(packet: bytes, inner: Inner, outer: int) -> int | None:
     present = packet[1] & 3 if inner.family is Family.IPV4 else packet[1] >> 4 & 3
     wanted = decapsulated_ecn(outer, present)
     return -1 if wanted == present else wanted
+
+
+def _folded(total: int) -> int:
+    """One's complement sum of 16 bits out of a sum of at most 32 (RFC 1071 §2)."""
+    total = (total & 0xFFFF) + (total >> 16)
+    return (total & 0xFFFF) + (total >> 16)
 
 
 def _valid_sums(packet: bytes) -> frozenset[int]:
