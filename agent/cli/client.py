@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import ssl
 import sys
 from collections.abc import Callable, Mapping
@@ -55,6 +56,7 @@ class AgentClient:
             )
             self._http = httpx.Client(base_url=target.url, headers=headers, verify=verify, timeout=30, trust_env=False)
         else:
+            _probe(target)
             transport = httpx.HTTPTransport(uds=target.socket)
             self._http = httpx.Client(transport=transport, base_url="http://agent", headers=headers, timeout=30)
 
@@ -95,7 +97,7 @@ class AgentClient:
         try:
             return self._http.request(method, f"/v1/{path}", **options)
         except httpx.ConnectError as error:
-            _unreachable(self._target, error)
+            fail(f"no agent answers on {self._target}: {error}", EXIT_UNREACHABLE)
         except httpx.HTTPError as error:
             fail(f"the agent on {self._target} does not answer: {error or type(error).__name__}", EXIT_UNREACHABLE)
 
@@ -107,14 +109,14 @@ def agent_options(
 
     @wraps(command)
     def with_client(
-        socket: str,
+        socket_path: str,
         url: str | None,
         token_file: Path | None,
         ca_file: Path | None,
         *arguments: Parameters.args,
         **options: Parameters.kwargs,
     ) -> None:
-        client = AgentClient(Target(socket, url, token_file, ca_file))
+        client = AgentClient(Target(socket_path, url, token_file, ca_file))
         try:
             command(client, *arguments, **options)
         finally:
@@ -127,6 +129,7 @@ def agent_options(
         click.option("--url", envvar="AMT_AGENT_URL", help="Agent on the network, such as https://border:8443."),
         click.option(
             "--socket",
+            "socket_path",
             envvar="AMT_AGENT_SOCKET",
             default=DEFAULT_SOCKET,
             show_default=True,
@@ -148,17 +151,22 @@ def print_json(document: object) -> None:
     click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
 
-def _unreachable(target: Target, error: httpx.ConnectError) -> NoReturn:
-    reason = str(error)
-    if target.url is not None:
-        fail(f"no agent answers on {target}: {reason}", EXIT_UNREACHABLE)
-    if "Permission denied" in reason:
-        fail(f"{target} may only be used by root and its group (see [api] socket_group)", EXIT_UNREACHABLE)
-    fail(
-        f"no agent answers on {target}: is it running (systemctl status isthmus-agent)? "
-        "If its [api] listen is elsewhere, say so with --socket or --url.",
-        EXIT_UNREACHABLE,
-    )
+def _probe(target: Target) -> None:
+    """Exit unless something listens on the unix socket; httpx would not close its own on a refusal."""
+    if not hasattr(socket, "AF_UNIX"):
+        fail("this system has no unix sockets: say which agent with --url", 2)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(5)
+        try:
+            probe.connect(target.socket)
+        except PermissionError:
+            fail(f"{target} may only be used by root and its group (see [api] socket_group)", EXIT_UNREACHABLE)
+        except OSError:
+            fail(
+                f"no agent answers on {target}: is it running (systemctl status isthmus-agent)? "
+                "If its [api] listen is elsewhere, say so with --socket or --url.",
+                EXIT_UNREACHABLE,
+            )
 
 
 def _refused(response: httpx.Response) -> NoReturn:

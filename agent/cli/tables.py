@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -31,17 +32,20 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], empty:
         table.add_column(header.removeprefix(">"), justify="right" if header.startswith(">") else "left")
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
-    output.print(table)
+    if output.is_terminal:
+        output.print(table)
+        return
+    with output.capture() as captured:
+        output.print(table)
+    click.echo("\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()))
 
 
 def print_pairs(pairs: Sequence[tuple[str, object]]) -> None:
     """Names and values, one a line."""
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(style="bold")
-    table.add_column()
+    output = console()
+    width = max(len(name) for name, _ in pairs) + 2
     for name, value in pairs:
-        table.add_row(name, _cell(value))
-    console().print(table)
+        output.print(Text(f"{name:<{width}}", style="bold").append(_cell(value)), soft_wrap=True)
 
 
 def _cell(value: object) -> Text:
