@@ -7,11 +7,18 @@ in one turn of the loop may share a flush by calling `flush_soon()`.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable
 from typing import Final, Protocol
 
 _CLOCK_SLACK: Final = 0.0005
 """Seconds by which the loop's timers may fire early; a machine called too early would only ask to be called again."""
+
+
+_AFTER_FAILURE: Final = 1.0
+"""Seconds until a machine whose timer failed is called again: it must neither stand still nor spin."""
+
+_log = logging.getLogger(__name__)
 
 
 class Machine(Protocol):
@@ -49,14 +56,10 @@ class Driver:
         self._is_flush_pending = False
         if self._is_closed:
             return
-        self._drain()
-        deadline = self._machine.next_deadline()
-        if deadline == self._deadline and self._timer is not None:
-            return
-        self._cancel()
-        if deadline is not None:
-            self._deadline = deadline
-            self._timer = self._loop.call_at(deadline + _CLOCK_SLACK, self._fire)
+        try:
+            self._drain()
+        finally:
+            self._arm(self._machine.next_deadline())
 
     def flush_soon(self) -> None:
         """Flush once in the loop's next turn, however often this is called until then."""
@@ -73,10 +76,23 @@ class Driver:
         if self._is_flush_pending:
             self.flush()
 
+    def _arm(self, deadline: float | None) -> None:
+        if self._is_closed or (deadline == self._deadline and self._timer is not None):
+            return
+        self._cancel()
+        if deadline is not None:
+            self._deadline = deadline
+            self._timer = self._loop.call_at(deadline + _CLOCK_SLACK, self._fire)
+
     def _fire(self) -> None:
         self._timer = None
         self._deadline = None
-        self._machine.handle_timer(self._loop.time())
+        try:
+            self._machine.handle_timer(self._loop.time())
+        except Exception:  # noqa: BLE001 - whatever it was, the timer goes on
+            _log.exception("timer failed machine=%s", type(self._machine).__name__)
+            self._timer = self._loop.call_later(_AFTER_FAILURE, self._fire)
+            return
         self.flush()
 
     def _cancel(self) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 
+import pytest
+
 from agent.service.driver import Driver
 
 
@@ -62,3 +64,37 @@ async def test_a_closed_driver_calls_nobody():
     await asyncio.sleep(0.02)
     assert machine.called == []
     assert machine.drained == 1
+
+
+class Failing(Machine):
+    """Fails the first time it is called."""
+
+    def handle_timer(self, now: float) -> None:
+        super().handle_timer(now)
+        if len(self.called) == 1:
+            raise RuntimeError("a fault nobody thought of")
+
+
+async def test_a_machine_that_fails_is_called_again_and_does_not_spin():
+    loop = asyncio.get_running_loop()
+    machine = Failing(loop.time(), loop.time())
+    driver = Driver(loop, machine, machine.drain)
+    driver.flush()
+    await asyncio.wait_for(machine.done.wait(), 5)
+    assert machine.called[1] - machine.called[0] > 0.5
+    driver.close()
+
+
+async def test_a_failing_drain_costs_no_deadline():
+    loop = asyncio.get_running_loop()
+    machine = Machine(loop.time() + 0.01)
+
+    def drain() -> None:
+        raise RuntimeError("a fault nobody thought of")
+
+    loop.set_exception_handler(lambda *_: None)  # the timer's own flush fails too
+    driver = Driver(loop, machine, drain)
+    with pytest.raises(RuntimeError):
+        driver.flush()
+    await asyncio.wait_for(machine.done.wait(), 5)
+    driver.close()
