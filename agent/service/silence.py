@@ -34,14 +34,11 @@ class SilenceWatch:
         moved = packets > flow.packets
         flow.packets = packets
         if moved:
-            flow.moving += 1
+            flow.moving = 1 if flow.still else flow.moving + 1
             flow.still = 0
             return False
         flow.still += 1
-        if flow.still < SILENT_SAMPLES or flow.moving < STEADY_SAMPLES:
-            return False
-        flow.moving = 0
-        return True
+        return flow.still == SILENT_SAMPLES and flow.moving >= STEADY_SAMPLES
 
     def forget(self, tunnel: str) -> None:
         """Start over for a tunnel: it was closed, or nothing is wanted of it."""

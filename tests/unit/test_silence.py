@@ -1,5 +1,7 @@
 """A tunnel that carried packets all along and carries none is noticed."""
 
+import pytest
+
 from agent.service.silence import SILENT_SAMPLES, STEADY_SAMPLES, SilenceWatch
 
 
@@ -23,6 +25,11 @@ def test_a_steady_tunnel_that_stops_is_told_once():
 def test_a_sparse_tunnel_is_never_told():
     watch = SilenceWatch()
     assert not any(observe(watch, 1, 1, 1, 2, 2, 2, 3, 3, 3, 3))
+
+
+@pytest.mark.parametrize("every", [2, 3, 5])
+def test_a_tunnel_with_a_packet_now_and_then_is_never_told(every):
+    assert not any(observe(SilenceWatch(), *[1 + sample // every for sample in range(60)]))
 
 
 def test_a_tunnel_that_flows_again_is_watched_again():
