@@ -21,6 +21,8 @@ The ECN capability flag of RFC 9601 is not sent.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from agent.protocol.channels import Address, Endpoint, Family, Filter
 from agent.protocol.gateway_answers import Refused, check_advertisement, check_query
 from agent.protocol.gateway_core import GatewayCore, Timer
@@ -84,6 +86,13 @@ class Gateway(GatewayCore):
             self._let_go(Trigger.UNWANTED)
         elif self._state in (State.REQUESTING, State.ESTABLISHED):
             self._ask_for(family)
+
+    def keep_warm(self, families: frozenset[Family], now: float) -> None:
+        """Keep the Request cycle of other families going than configured; the tunnel and its groups stay."""
+        self._advance(now)
+        self.config = replace(self.config, keep_warm=families)
+        if self._state is State.IDLE:
+            self._wake()
 
     def refresh(self, now: float) -> None:
         """Try again now, as after the uplink came back: back-off starts anew."""

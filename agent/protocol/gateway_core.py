@@ -31,14 +31,14 @@ class GatewayCore:
     """State without behaviour: `Gateway` is the machine.
 
     Attributes:
-        config: as given.
+        config: as given; of it, `Gateway.keep_warm` changes the field of that name.
         counters: `sent_<message>` and `received_<message>` with the names of `amt.MessageType`, `dropped_<reason>`,
             `hint_<kind>`, `lost_<reason>`.
     """
 
     def __init__(self, config: GatewayConfig, entropy: Callable[[int], bytes]) -> None:
         """`entropy(n)` gives n bytes of the operating system's CSPRNG."""
-        self.config: Final = config
+        self.config = config
         self.counters: Final[Counter[str]] = Counter()
         self._chance = Chance(entropy)
         self._tunnel = GatewayTunnel(config, self._chance.fraction)

@@ -6,7 +6,7 @@ its tunnel is established again, or when every other candidate has failed too (t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from agent.protocol.channels import Channel, Network
@@ -41,9 +41,14 @@ class RelayCandidate:
 class RelaySelection:
     """Chooses among candidates and remembers which failed."""
 
-    def __init__(self, candidates: Iterable[RelayCandidate]) -> None:
+    def __init__(self, candidates: Iterable[RelayCandidate], failed_at: Mapping[str, float] | None = None) -> None:
+        """`failed_at` is what `failures` of a previous selection said, by name in seconds."""
         self._candidates = tuple(candidates)
-        self._failed_at: dict[str, float] = {}
+        self._failed_at = dict(failed_at or {})
+
+    def failures(self, names: Iterable[str]) -> dict[str, float]:
+        """When those among `names` that failed and have not recovered did so."""
+        return {name: self._failed_at[name] for name in names if name in self._failed_at}
 
     def candidates(self, channel: Channel) -> list[str]:
         """Names of the relays with the longest matching prefix, in configured order."""

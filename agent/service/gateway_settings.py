@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from agent.protocol.channels import Family
 from agent.protocol.gateway_config import GatewayConfig
 from agent.protocol.querier import QuerierConfig
@@ -25,7 +27,6 @@ def tunnel_settings(configuration: Configuration) -> dict[str, TunnelSettings]:
     """
     gateway = configuration.gateway
     is_choice = sum(len(relay.address) for relay in gateway.relay) > 1
-    ports = [port for port in gateway.port if port]
     settings: dict[str, TunnelSettings] = {}
     for relay in gateway.relay:
         for address in relay.address:
@@ -39,7 +40,7 @@ def tunnel_settings(configuration: Configuration) -> dict[str, TunnelSettings]:
                     report_interval=configuration.igmp.unsolicited_report_interval,
                     keep_warm=frozenset(families(configuration)[:1]) if is_choice else frozenset(),
                 ),
-                port=ports[len(settings)] if len(settings) < len(ports) else 0,
+                port=gateway.port[len(settings)] if len(settings) < len(gateway.port) else 0,
                 interface=gateway.uplink[0] if len(gateway.uplink) == 1 else None,
                 strict_port=relay.strict_data_port,
                 receive_buffer=configuration.dataplane.receive_buffer,
@@ -47,13 +48,14 @@ def tunnel_settings(configuration: Configuration) -> dict[str, TunnelSettings]:
     return settings
 
 
-def relay_selection(configuration: Configuration) -> RelaySelection:
-    """The relays in order of preference, each address a candidate."""
-    return RelaySelection(
+def relay_selection(configuration: Configuration, failed_at: Mapping[str, float] | None = None) -> RelaySelection:
+    """The relays in order of preference, each address a candidate; `failed_at` tells of tunnels that go on."""
+    candidates = (
         RelayCandidate(_name(relay, address), relay.sources)
         for relay in configuration.gateway.relay
         for address in relay.address
     )
+    return RelaySelection(candidates, failed_at)
 
 
 def querier_config(configuration: Configuration, family: Family) -> QuerierConfig:

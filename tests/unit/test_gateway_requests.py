@@ -454,3 +454,16 @@ def test_after_stop_a_discovered_relay_is_forgotten(gateway_bench):
     bench.sent()
     bench.gateway.start(bench.now)
     assert [type(message) for message in bench.sent()] == [amt.RelayDiscovery]
+
+
+def test_a_relay_kept_warm_from_now_on_is_asked_at_once_and_its_groups_stay(direct_bench):
+    bench = direct_bench()
+    bench.gateway.start(bench.now)
+    assert bench.sent(amt.Request) == []
+    bench.gateway.keep_warm(frozenset({Family.IPV4}), bench.now)
+    bench.answer(bench.sent(amt.Request))
+    assert bench.gateway.state is State.ESTABLISHED
+    bench.join("232.1.1.1", "198.51.100.1")
+    bench.gateway.keep_warm(frozenset(), bench.now)
+    assert bench.gateway.state is State.ESTABLISHED
+    assert list(bench.gateway.memberships) == [ip_address("232.1.1.1")]

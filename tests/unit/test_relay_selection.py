@@ -34,6 +34,17 @@ def test_a_relay_without_prefixes_serves_every_source_of_both_families():
     assert [selection.select(channel) for channel in (FROM_TEN, FROM_ELSEWHERE, OF_IPV6)] == ["ten", "rest", "rest"]
 
 
+def test_what_failed_before_a_reload_is_still_passed_over_after_it():
+    candidates = [candidate("first"), candidate("second"), candidate("third")]
+    before = RelaySelection(candidates)
+    before.failed("first", 1.0)
+    before.failed("second", 2.0)
+    after = RelaySelection(candidates, before.failures(["first"]))
+    assert after.select(FROM_TEN) == "second"
+    assert after.recovered("first")
+    assert after.select(FROM_TEN) == "first"
+
+
 def test_a_source_outside_every_prefix_is_not_served():
     assert RelaySelection([candidate("ten", "10.0.0.0/8")]).select(FROM_ELSEWHERE) is None
 
