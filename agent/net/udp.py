@@ -240,12 +240,21 @@ def _new_socket(address: Address, interface: str | None, receive_buffer: int) ->
             _IP_PMTUDISC_WANT,
         )
         if interface is not None:
-            udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
+            bind_to_interface(udp, interface)
         set_receive_buffer(udp, receive_buffer)
     except BaseException:
         udp.close()
         raise
     return udp
+
+
+def bind_to_interface(udp: socket.socket, interface: str) -> None:
+    """Send and receive through `interface` only (SO_BINDTODEVICE); binds anew where it was bound before.
+
+    Raises:
+        OSError: there is no such interface, or CAP_NET_RAW is missing.
+    """
+    udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
 
 
 def set_receive_buffer(udp: socket.socket, size: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from agent.dataplane.engine import Traffic
@@ -63,12 +64,22 @@ class ChannelLedger:
         """Every channel with a record, oldest first."""
         return list(self._records)
 
-    def awaited(self, now: float) -> list[Channel]:
-        """Young channels whose first packet has not come; forgets those that waited too long to be watched closely."""
-        for channel, since in list(self._awaited.items()):
-            if now - since > FAST_SAMPLING:
-                del self._awaited[channel]
-        return list(self._awaited)
+    @property
+    def is_awaiting(self) -> bool:
+        """Whether there are young channels whose first packet has not come."""
+        return bool(self._awaited)
+
+    def awaited(self, now: float, most: int) -> list[Channel]:
+        """Up to `most` young channels whose first packet has not come, those looked at longest ago.
+
+        Those that waited too long to be watched closely are forgotten on the way.
+        """
+        found = list(islice(self._awaited.items(), most))
+        for channel, since in found:
+            del self._awaited[channel]
+            if now - since <= FAST_SAMPLING:
+                self._awaited[channel] = since  # to the end of the queue
+        return [channel for channel, since in found if now - since <= FAST_SAMPLING]
 
     def take(self, channel: Channel, traffic: Traffic, now: float) -> None:
         """Compare a channel's counters with the last look."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Final
 
 from agent.dataplane.engine import Engine, EngineError
@@ -18,6 +19,12 @@ _log = logging.getLogger(__name__)
 
 SLOW_SAMPLE: Final = 1.0
 FAST_SAMPLE: Final = 0.01
+FAST_SAMPLE_CHANNELS: Final = 100
+"""Channels looked at in one fast sample: after a burst of joins the others wait for their turn, not the loop."""
+
+RETRIED_AT_ONCE: Final = 100
+"""Channels the engine refused that are offered to it again in one slow sample."""
+
 LEARNED_SOURCE_LIFETIME: Final = 210.0
 """Seconds of silence after which a source that any-source interest brought is forgotten (RFC 7761 §4.11 Keepalive)."""
 
@@ -39,6 +46,8 @@ class ChannelControl:
         self._plans: dict[Address, GroupPlan] = {}
         self._is_pending = False
         self._is_paused = False
+        self._is_closed = False
+        self._promised = 0
         self._slow: asyncio.TimerHandle | None = loop.call_later(SLOW_SAMPLE, self._sample_all)
         self._fast: asyncio.TimerHandle | None = None
 
@@ -48,16 +57,33 @@ class ChannelControl:
 
     def changed(self) -> None:
         """The tree changed: apply it once in the loop's next turn."""
-        if not self._is_pending:
+        if not self._is_pending and not self._is_closed:
             self._is_pending = True
             self._loop.call_soon(self.apply)
+
+    def has_room(self, channels: Iterable[Channel], limit: int) -> bool:
+        """Whether `channels` may be wanted with no more than `limit` in all; those carried already take no room.
+
+        What was promised since the last `apply` counts, so that a burst of reports does not exceed the limit.
+        """
+        count = sum(1 for channel in channels if self.ledger.get(channel) is None)
+        if count and len(self.ledger) + self._promised + count > limit:
+            return False
+        self._promised += count
+        return True
 
     def apply(self) -> None:
         """Apply every changed group now."""
         self._is_pending = False
+        self._promised = 0
+        if self._is_closed:
+            return
         for group in self._tree.changed():
-            self._apply_group(group)
-        if self._fast is None and self.ledger.awaited(self._loop.time()):
+            try:
+                self._apply_group(group)
+            except Exception:  # noqa: BLE001 - one group must not cost the others their change
+                _log.exception("group not applied group=%s", group)
+        if self._fast is None and self.ledger.is_awaiting:
             self._fast = self._loop.call_later(FAST_SAMPLE, self._sample_awaited)
 
     def new_source(self, channel: Channel, _tunnel: str) -> None:
@@ -79,11 +105,15 @@ class ChannelControl:
                 self._plans[group] = replace(plan, subscriptions=rest)
 
     def subscriptions(self, tunnel: str) -> int:
-        """Channels that come through a tunnel."""
-        return sum(1 for plan in self._plans.values() for route in plan.routes.values() if route.tunnel == tunnel)
+        """Channels that come through a tunnel, (*,G) as one beside its sources."""
+        return sum(
+            (plan.any_source == tunnel) + sum(1 for route in plan.routes.values() if route.tunnel == tunnel)
+            for plan in self._plans.values()
+        )
 
     def close(self) -> None:
-        """Stop sampling."""
+        """Stop sampling; later changes are not applied."""
+        self._is_closed = True
         for timer in (self._slow, self._fast):
             if timer is not None:
                 timer.cancel()
@@ -120,7 +150,7 @@ class ChannelControl:
             self._engine.set_channel(channel, frozenset((route.tunnel,)), route.interfaces)
         except EngineError as error:
             self.refused[channel] = str(error)
-            _log.error("channel not forwarded channel=%s: %s", channel, error, extra={"reason": "engine_refused"})
+            _log.warning("channel not forwarded channel=%s: %s", channel, error, extra={"reason": "engine_refused"})
         else:
             self.refused.pop(channel, None)
 
@@ -137,15 +167,15 @@ class ChannelControl:
     def _sample_awaited(self) -> None:
         self._fast = None
         now = self._loop.time()
-        awaited = self.ledger.awaited(now)
-        for channel in awaited:
+        for channel in self.ledger.awaited(now, FAST_SAMPLE_CHANNELS):
             traffic = self._engine.traffic(channel)
             if traffic is not None and traffic.packets:
                 self.ledger.take(channel, traffic, now)
-        if awaited:
+        if self.ledger.is_awaiting:
             self._fast = self._loop.call_later(FAST_SAMPLE, self._sample_awaited)
 
     def _sample_all(self) -> None:
+        self._slow = self._loop.call_later(SLOW_SAMPLE, self._sample_all)  # first: nothing below may end the sampling
         now = self._loop.time()
         for channel in self.ledger.channels():
             traffic = self._engine.traffic(channel)
@@ -155,9 +185,17 @@ class ChannelControl:
             since = self.ledger.silent_since(channel)
             if since is not None and now - since > LEARNED_SOURCE_LIFETIME:
                 self._tree.forget(channel)
+        self._retry_refused()
         self.on_sample()
         self.apply()
-        self._slow = self._loop.call_later(SLOW_SAMPLE, self._sample_all)
+
+    def _retry_refused(self) -> None:
+        """Offer channels the engine refused again, a few at a time: a slot or an interface may have become free."""
+        for channel in list(islice(self.refused, RETRIED_AT_ONCE)):
+            del self.refused[channel]
+            route = self.plan(channel.group).routes.get(channel)
+            if route is not None:
+                self._set_channel(channel, route)
 
 
 def _channels(group: Address, plan: GroupPlan) -> set[Channel]:

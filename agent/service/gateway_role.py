@@ -6,9 +6,10 @@ import asyncio
 import logging
 from typing import Final
 
-from agent.dataplane.engine import Engine
+from agent.dataplane.engine import Engine, EngineError
 from agent.net.interfaces import ChangeKind, InterfaceChange, InterfaceMonitor, local_networks
-from agent.protocol.channels import Address, Channel, Family, Filter, Network
+from agent.net.mroute import MulticastRoutingError
+from agent.protocol.channels import Address, Channel, Family, Filter, FilterMode, Network
 from agent.protocol.gateway_events import Event, RelayLimit, RelayLost, StateChanged
 from agent.protocol.gateway_state import State
 from agent.service.config import Configuration
@@ -33,6 +34,10 @@ _log = logging.getLogger(__name__)
 
 _FIXED: Final = ("state_dir", "mroute_table", "tunnel_interface", "tunnel_addresses", "ipv4", "ipv6")
 """Keys of [gateway] that take a restart."""
+
+_LOGGED: Final = frozenset(ChangeKind) - {ChangeKind.ADDRESSES, ChangeKind.PROPERTIES}
+_WAY_BACK: Final = {ChangeKind.ADDED, ChangeKind.RENAMED, ChangeKind.UP, ChangeKind.ADDRESSES}
+"""Changes of an uplink after which a relay may be reached again."""
 
 
 class GatewayRole:
@@ -94,12 +99,14 @@ class GatewayRole:
         self.control.set_paused(enabled)
 
     def admits(self, owner: Owner, group: Address, wanted: Filter) -> bool:
-        """Whether there is room for an interest: fewer channels than the limit, or no more than before."""
-        known = self.tree.interest(owner, group)
-        if known.mode is wanted.mode and wanted.sources <= known.sources:
-            return True
-        room = self.configuration.gateway.channel_limit - len(self.control.ledger)
-        return room >= max(1, len(wanted.sources - known.sources))
+        """Whether there is room for an interest: what it adds to the channels carried stays within the limit."""
+        if wanted.mode is FilterMode.EXCLUDE:
+            new = [Channel(None, group)]
+        else:
+            known = self.tree.interest(owner, group)
+            listed = known.sources if known.mode is FilterMode.INCLUDE else frozenset()
+            new = [Channel(source, group) for source in wanted.sources - listed]
+        return self.control.has_room(new, self.configuration.gateway.channel_limit)
 
     def changed(self) -> None:
         """The tree was changed by a listener or by the API."""
@@ -117,9 +124,10 @@ class GatewayRole:
             fixed.append("dataplane")
         if fixed:
             raise RefusedError("needs_restart", f"{', '.join(fixed)} can only be changed by a restart")
-        self._replace_tunnels(tunnel_settings(configuration))
-        self.selection = relay_selection(configuration)
+        kept = self._replace_tunnels(tunnel_settings(configuration))
+        self.selection = relay_selection(configuration, self.selection.failures(kept))
         self.configuration = configuration
+        self.engine.set_local_networks(self._local_networks())
         self._replace_listeners()
         self.joins.configure(configured_joins(configuration), new.downstream)
         self.tree.mark_all()
@@ -144,15 +152,21 @@ class GatewayRole:
         self.joins.configure(configured_joins(self.configuration), self.configuration.gateway.downstream)
         self.control.apply()
 
-    def _replace_tunnels(self, wanted: dict[str, TunnelSettings]) -> None:
-        """Open new tunnels before closing old ones, except where both need the same name."""
-        gone = [name for name, tunnel in self.tunnels.items() if wanted.get(name) != tunnel.settings]
-        for name in gone:
-            self.control.forget_tunnel(name)
-            self.tunnels.pop(name).close()
+    def _replace_tunnels(self, wanted: dict[str, TunnelSettings]) -> list[str]:
+        """Close tunnels whose settings changed, open those that are missing; returns the names of those that go on."""
+        for name, tunnel in list(self.tunnels.items()):
+            settings = wanted.get(name)
+            if settings is None or not tunnel.adopt(settings):
+                self.control.forget_tunnel(name)
+                del self.tunnels[name]
+                tunnel.close()
+        kept = list(self.tunnels)
         for name, settings in wanted.items():
             if name not in self.tunnels:
                 self.tunnels[name] = Tunnel(self._loop, settings, self.engine, self._ports, self._tunnel_event)
+        for name in wanted:  # the order of the file
+            self.tunnels[name] = self.tunnels.pop(name)
+        return kept
 
     def _replace_listeners(self) -> None:
         wanted = [
@@ -171,12 +185,16 @@ class GatewayRole:
             listener = Listener(self._loop, interface, family, config, self.tree, self)
             self.listeners[interface, family] = listener
             listener.follow(self.monitor.get(interface))
+        for name in (*self.configuration.gateway.downstream, *self.configuration.gateway.uplink):
+            if self.monitor.get(name) is None:
+                _log.warning("interface absent, waiting for it interface=%s", name)
 
     def _select(self, channel: Channel) -> str | None:
         return self.selection.select(channel)
 
     def _new_source(self, channel: Channel, tunnel: str) -> None:
-        self.control.new_source(channel, tunnel)
+        if self.control.has_room([channel], self.configuration.gateway.channel_limit):
+            self.control.new_source(channel, tunnel)
 
     def _tunnel_event(self, tunnel: Tunnel, event: Event) -> None:
         match event:
@@ -191,20 +209,30 @@ class GatewayRole:
             self.control.changed()
 
     def _interface_changed(self, change: InterfaceChange) -> None:
-        name = change.interface.name
+        """Never raises: the monitor has more changes to tell."""
+        names = {change.interface.name} if change.previous is None else {change.interface.name, change.previous.name}
         gateway = self.configuration.gateway
+        if change.kind in _LOGGED and not names.isdisjoint((*gateway.downstream, *gateway.uplink)):
+            _log.info(
+                "interface %s interface=%s index=%d", change.kind.value, change.interface.name, change.interface.index
+            )
         self.engine.set_local_networks(self._local_networks())
-        names = {name} if change.previous is None else {name, change.previous.name}
-        for (interface, _), listener in self.listeners.items():
-            if interface in names:
-                listener.follow(self.monitor.get(interface))
-        if name in gateway.downstream and change.kind in {ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.RENAMED}:
-            _log.info("interface %s interface=%s index=%d", change.kind.value, name, change.interface.index)
-            self.engine.interface_changed(name)
-        is_uplink = name in gateway.uplink if gateway.uplink else name not in gateway.downstream
-        if is_uplink and change.kind in {ChangeKind.ADDED, ChangeKind.UP, ChangeKind.ADDRESSES}:
+        for name in names.intersection(gateway.downstream):
+            try:
+                self._follow_downstream(name, change.kind)
+            except (OSError, EngineError, MulticastRoutingError) as error:
+                _log.error("interface cannot be used interface=%s: %s", name, error)
+        is_uplink = not names.isdisjoint(gateway.uplink) if gateway.uplink else names.isdisjoint(gateway.downstream)
+        if is_uplink and change.kind in _WAY_BACK:
             for tunnel in self.tunnels.values():
                 tunnel.refresh()
+
+    def _follow_downstream(self, name: str, kind: ChangeKind) -> None:
+        for (interface, _), listener in self.listeners.items():
+            if interface == name:
+                listener.follow(self.monitor.get(name))
+        if kind in {ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.RENAMED}:
+            self.engine.interface_changed(name)
 
     def _local_networks(self) -> tuple[Network, ...]:
         """Prefixes of the downstream interfaces: a tunnelled packet from there is spoofed."""

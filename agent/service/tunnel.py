@@ -8,7 +8,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.dataplane.engine import Engine, TunnelSocket
 from agent.net import udp
@@ -72,7 +72,7 @@ class Tunnel:
         """Open the socket and start the machine.
 
         Raises:
-            OSError: a configured port is in use, or the uplink or the family is not there.
+            OSError: a configured port is in use, or the family is not there.
         """
         self.settings = settings
         self.established_at: float | None = None
@@ -84,6 +84,8 @@ class Tunnel:
         self.machine = Gateway(settings.gateway, os.urandom)
         self._driver = Driver(loop, self.machine, self._drain)
         self._socket = _open_socket(settings, ports)
+        self._has_uplink = True
+        self._bind_uplink()
         self._data_from = settings.gateway.endpoint
         self._attach()
         self.machine.start(loop.time())
@@ -108,8 +110,22 @@ class Tunnel:
             return
         self._driver.flush_soon()
 
+    def adopt(self, settings: TunnelSettings) -> bool:
+        """Go on with other settings where that takes no new tunnel; False when it does."""
+        if replace(self.settings, gateway=settings.gateway) != settings:
+            return False
+        keep_warm = settings.gateway.keep_warm
+        if replace(self.settings.gateway, keep_warm=keep_warm) != settings.gateway:
+            return False
+        if keep_warm != self.settings.gateway.keep_warm:
+            self.settings = settings
+            self.machine.keep_warm(keep_warm, self._driver.now)
+            self._driver.flush_soon()
+        return True
+
     def refresh(self) -> None:
-        """Try again now: the way to the relay may be back."""
+        """Try again now: the way to the relay may be back, on an uplink that was made anew."""
+        self._bind_uplink()
         self.machine.refresh(self._driver.now)
         self._driver.flush_soon()
 
@@ -127,6 +143,22 @@ class Tunnel:
         self._driver.close()
         self._engine.remove_tunnel(self.name)
         self._socket.close()
+
+    def _bind_uplink(self) -> None:
+        """Bind to whatever carries the uplink's name now: a socket stays on the device it was bound to, gone or not.
+
+        Without the uplink nothing is sent: another way out is not what the operator asked for.
+        """
+        interface = self.settings.interface
+        if interface is None:
+            return
+        try:
+            udp.bind_to_interface(self._socket, interface)
+        except OSError as error:
+            self._has_uplink = False
+            _log.warning("uplink not usable tunnel=%s interface=%s: %s", self.name, interface, error)
+        else:
+            self._has_uplink = True
 
     def _attach(self) -> None:
         self._engine.add_tunnel(
@@ -152,7 +184,7 @@ class Tunnel:
 
     def _drain(self) -> None:
         for datagram in self.machine.datagrams_to_send():
-            error = udp.send(self._socket, datagram)
+            error = udp.send(self._socket, datagram) if self._has_uplink else OSError(errno.ENODEV, "uplink is absent")
             if error is not None:
                 self.send_errors += 1
                 _log.warning(
@@ -199,7 +231,6 @@ def _open_socket(settings: TunnelSettings, ports: PortStore) -> socket.socket:
             opened = udp.open_tunnel_socket(
                 settings.gateway.address,
                 port=port,
-                interface=settings.interface,
                 receive_buffer=settings.receive_buffer,
                 error_queue=True,
             )

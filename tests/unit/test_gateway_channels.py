@@ -187,3 +187,80 @@ async def test_many_changes_of_one_turn_are_applied_once(setting):
         setting.control.changed()
     await asyncio.sleep(0)
     assert setting.engine.drain() == [("set", channel(TWO), RELAY, LAN_ONLY)]
+
+
+async def test_a_channel_the_engine_refused_is_offered_again(setting):
+    setting.engine.refuses = True
+    setting.want(LAN, Filter.include([ONE]))
+    setting.engine.refuses = False
+    async with asyncio.timeout(5):
+        while setting.control.refused:
+            await asyncio.sleep(0.01)
+    assert setting.engine.drain() == [("set", channel(ONE), RELAY, LAN_ONLY)]
+
+
+async def test_sampling_goes_on_after_a_failure(setting):
+    calls = []
+
+    def fail() -> None:
+        calls.append(None)
+        raise RuntimeError("a fault nobody thought of")
+
+    asyncio.get_running_loop().set_exception_handler(lambda *_: None)
+    setting.control.on_sample = fail
+    async with asyncio.timeout(10):
+        while len(calls) < 2:
+            await asyncio.sleep(0.01)
+
+
+async def test_a_group_that_cannot_be_applied_costs_the_others_nothing(setting):
+    other = ip_address("239.1.1.2")
+    real = setting.engine.set_channel
+
+    def fail_once(*arguments):
+        setting.engine.set_channel = real
+        raise RuntimeError("a fault nobody thought of")
+
+    setting.engine.set_channel = fail_once
+    setting.tree.set_interest(LAN, GROUP, Filter.include([ONE]))
+    setting.tree.set_interest(LAN, other, Filter.include([ONE]))
+    setting.control.apply()
+    assert setting.engine.drain() == [("set", Channel(ONE, other), RELAY, LAN_ONLY)]
+
+
+async def test_after_a_burst_of_joins_few_channels_are_looked_at_in_one_go(setting):
+    looked_at = []
+    setting.engine.traffic = looked_at.append
+    sources = [ip_address(0x0A000000 + number) for number in range(1, 5001)]
+    setting.want(LAN, Filter.include(sources))
+    async with asyncio.timeout(5):
+        while len(looked_at) < 5000 and len(set(looked_at)) < 5000:
+            before = len(looked_at)
+            await asyncio.sleep(0)
+            assert len(looked_at) - before in {0, 100, 5000}  # 5000: the slow sample
+    assert len(set(looked_at)) == 5000
+
+
+async def test_room_counts_what_was_promised_and_not_yet_applied(setting):
+    assert setting.control.has_room([channel(ONE)], 1)
+    assert not setting.control.has_room([channel(TWO)], 1)
+    setting.want(LAN, Filter.include([ONE]))
+    assert setting.control.has_room([channel(ONE)], 1)  # carried already
+    assert not setting.control.has_room([channel(TWO)], 1)
+    setting.want(LAN, NOTHING)
+    assert setting.control.has_room([channel(TWO)], 1)
+
+
+async def test_a_closed_control_applies_nothing_more(setting):
+    setting.tree.set_interest(LAN, GROUP, Filter.include([ONE]))
+    setting.control.changed()
+    setting.control.close()
+    await asyncio.sleep(0)
+    assert setting.engine.drain() == []
+
+
+async def test_any_source_interest_counts_as_a_channel_of_its_tunnel(setting):
+    setting.want(LAN, Filter.exclude())
+    assert setting.control.subscriptions("relay") == 1
+    setting.control.new_source(channel(ONE), "relay")
+    assert [setting.control.subscriptions(name) for name in ("relay", "backup")] == [2, 0]
