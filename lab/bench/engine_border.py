@@ -7,19 +7,21 @@ import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final, Self
 
 from agent.dataplane.engine import Refusal, TunnelSocket
 from agent.dataplane.userspace import UserspaceEngine
-from agent.net.mroute import MulticastRouter
+from agent.net.mroute import MulticastRouter, MulticastRoutingUnsupportedError
 from agent.net.tap import Tap, TapSettings
 from agent.net.udp import IcmpHint
 from agent.protocol.channels import Channel, Endpoint, Family, Network
 from lab.bench.engine_topology import GATEWAY_IPV4, GATEWAY_IPV6, RELAY_IPV4, RELAY_IPV6, EngineTopology, host_interface
 from lab.bench.inner_packets import GROUP, SOURCE
 from lab.bench.relay_topology import inside
+from lab.namespaces import LabError
 
 AMT_PORT: Final = 2268
 
@@ -59,9 +61,17 @@ def _of_the_host(packet: bytes) -> bool:
     return packet[16:19] == bytes((224, 0, 0))
 
 
+def _give_up(reason: str) -> None:
+    raise LabError(reason)
+
+
 @dataclass
 class Border:
-    """The engine in the gateway's namespace; used with the calling thread inside that namespace."""
+    """The engine in the gateway's namespace; used with the calling thread inside that namespace.
+
+    A family this kernel does not route is left out, as the agent leaves it out; `on_unsupported` is told why once
+    somebody wants to forward it, and raises.
+    """
 
     topology: EngineTopology
     outer: int = 4
@@ -74,27 +84,43 @@ class Border:
     errors: list[IcmpHint] = field(default_factory=list)
     new_sources: list[tuple[Channel, str]] = field(default_factory=list)
     on_new_source: Callable[[Border, Channel, str], None] | None = None
+    on_unsupported: Callable[[str], object] = _give_up
+    unsupported: dict[Family, str] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
-        """Open the tap, the routers and the engine, with one tunnel named `relay`."""
-        self.loop = asyncio.new_event_loop()
-        self.tap = Tap(TapSettings(segmentation=self.segmentation))
-        self.routers = {family: MulticastRouter(family, self.table) for family in self.families}
-        self.engine = UserspaceEngine(self.loop, self.tap, self.routers, self._new_source, self.local_networks)
-        self.sockets: list[socket.socket] = []
-        self._opened: list[Relay | Wire] = []
-        self.add_tunnel("relay")
+        """Open the tap, the routers and the engine, with one tunnel named `relay`; all of them or none."""
+        with ExitStack() as stack:
+            self.sockets: list[socket.socket] = []
+            self._opened: list[Relay | Wire] = []
+            self.routers: dict[Family, MulticastRouter] = {}
+            self.loop = asyncio.new_event_loop()
+            stack.callback(self.loop.close)
+            stack.callback(self._close_sockets)
+            self.tap = Tap(TapSettings(segmentation=self.segmentation))
+            stack.callback(self.tap.remove)
+            for family in self.families:
+                self._open_router(family, stack)
+            self.engine = UserspaceEngine(self.loop, self.tap, self.routers, self._new_source, self.local_networks)
+            stack.callback(self.engine.close)
+            self.add_tunnel("relay")
+            self._stack = stack.pop_all()
         return self
+
+    def _open_router(self, family: Family, stack: ExitStack) -> None:
+        try:
+            self.routers[family] = MulticastRouter(family, self.table)
+        except MulticastRoutingUnsupportedError as error:
+            self.unsupported[family] = str(error)
+        else:
+            stack.callback(self.routers[family].close)
+
+    def _close_sockets(self) -> None:
+        for each in (*self.sockets, *self._opened):
+            each.close()
 
     def __exit__(self, *_: object) -> None:
         """Close them; the tap device goes too."""
-        self.engine.close()
-        for router in self.routers.values():
-            router.close()
-        self.tap.remove()
-        for each in (*self.sockets, *self._opened):
-            each.close()
-        self.loop.close()
+        self._stack.close()
 
     def add_tunnel(self, name: str, relay_port: int = AMT_PORT) -> socket.socket:
         """Add a tunnel with a socket of its own."""
@@ -120,6 +146,8 @@ class Border:
     ) -> Channel:
         """Set a channel; by default the standard one, from the first tunnel to the first downstream interface."""
         channel = Channel.parse(source or SOURCE[version], group or GROUP[version])
+        if reason := self.unsupported.get(Family(version)):
+            self.on_unsupported(reason)
         self.engine.set_channel(channel, frozenset(tunnels), frozenset(interfaces or ("down0",)))
         return channel
 

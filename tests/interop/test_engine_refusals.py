@@ -37,7 +37,7 @@ def topology() -> Iterator[EngineTopology]:
 def make_border(topology: EngineTopology) -> Iterator:
     with ExitStack() as stack:
         stack.enter_context(inside(topology.gateway))
-        yield lambda **settings: stack.enter_context(Border(topology, **settings))
+        yield lambda **settings: stack.enter_context(Border(topology, on_unsupported=pytest.skip, **settings))
 
 
 def with_field(packet: bytes, at: int, value: bytes) -> bytes:
@@ -87,22 +87,22 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize(("version", "good"), [(4, GOOD), (6, GOOD6)], ids=["4", "6"])
 @pytest.mark.parametrize("alone", [True, False], ids=["alone", "in a train"])
-def test_each_refused_packet_is_counted_by_its_reason_and_the_others_pass(make_border, topology, alone) -> None:
+def test_each_refused_packet_is_counted_by_its_reason_and_the_others_pass(make_border, alone, version, good) -> None:
     border = make_border(local_networks=(ip_network("10.82.0.0/16"), ip_network("fd82::/16")))
     relay, wire = border.relay(), border.wire()
-    border.forward(4)
-    border.forward(6)
+    border.forward(version)
     expected: dict[Refusal, int] = {}
-    for packet, reason in BAD.values():
+    bad = [row for name, row in BAD.items() if name.startswith("IPv6") == (version == 6)]
+    for packet, reason in bad:
         if alone:
             relay.send(packet)
         else:
             relay.send_train([packet] * 3)
         expected[reason] = expected.get(reason, 0) + (1 if alone else 3)
-    relay.send(GOOD, GOOD6)
-    border.run_until(lambda: len(wire.collect()) >= 2)
-    assert sorted(wire.packets) == sorted([one_hop_on(GOOD), one_hop_on(GOOD6)])
+    relay.send(good)
+    border.run_until(lambda: wire.collect() == [one_hop_on(good)])
     assert border.engine.counters().refused == expected
     assert border.control == []
 
