@@ -61,13 +61,13 @@ def run_in_own_namespace(scenario: Callable[[], Coroutine[Any, Any, None]], time
 
 
 def ip(*lines: str) -> None:
-    """Run `ip` with each line of arguments.
+    """Run `ip` once on all lines of arguments; it stops at the first it cannot do.
 
     Raises:
         CalledProcessError: iproute2 refused; its message is in `stderr`.
     """
-    for line in lines:
-        subprocess.run(["ip", *line.split()], check=True, capture_output=True, text=True, timeout=10)
+    text = "".join(f"{line}\n" for line in lines)
+    subprocess.run(["ip", "-batch", "-"], input=text, check=True, capture_output=True, text=True, timeout=10)
 
 
 def wait_for_carrier(*interfaces: str, seconds: float = 5.0) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
-from lab.bench.relay_topology import inside, run
+from lab.bench.relay_topology import inside, ip_lines, run
 
 RELAY_IPV4: Final = "10.81.0.1"
 GATEWAY_IPV4: Final = "10.81.0.2"
@@ -78,8 +78,8 @@ class EngineTopology:
         try:
             for name in (self.relay, self.gateway, self.host):
                 run("ip", "netns", "add", name)
+                ip_lines(name, "link set lo up")
                 with inside(name):
-                    run("ip", "link", "set", "lo", "up")
                     set_sysctl("net/ipv4/conf/all/rp_filter", "0")
                     for scope in ("all", "default"):
                         set_sysctl(f"net/ipv6/conf/{scope}/accept_dad", "0")
@@ -105,12 +105,11 @@ class EngineTopology:
         """Make a downstream link; after `disconnect_downstream`, one of the same names and another interface index."""
         near, far = downstream(index), host_interface(index)
         self._connect((self.gateway, near), (self.host, far), self.downstream_mtu)
-        with inside(self.gateway):
-            configure(near, f"10.82.{index}.1/24", f"fd82:{index:x}::1/64")
-            if not self.offloads:
+        ip_lines(self.gateway, *_configure(near, f"10.82.{index}.1/24", f"fd82:{index:x}::1/64"))
+        if not self.offloads:
+            with inside(self.gateway):
                 set_offload(near, _SET_TX_CHECKSUM, enabled=False)
-        with inside(self.host):
-            configure(far, f"10.82.{index}.2/24", f"fd82:{index:x}::2/64")
+        ip_lines(self.host, *_configure(far, f"10.82.{index}.2/24", f"fd82:{index:x}::2/64"))
 
     def disconnect_downstream(self, index: int) -> None:
         """Delete a downstream link."""
@@ -119,14 +118,14 @@ class EngineTopology:
 
     def _connect_uplink(self) -> None:
         self._connect((self.relay, UPLINK_AT_RELAY), (self.gateway, UPLINK_AT_GATEWAY), self.uplink_mtu)
+        lines = _configure(UPLINK_AT_RELAY, f"{RELAY_IPV4}/24", f"{RELAY_IPV6}/64")
+        ip_lines(self.relay, *lines, f"route add 224.0.0.0/4 dev {UPLINK_AT_RELAY}")
         with inside(self.relay):
-            configure(UPLINK_AT_RELAY, f"{RELAY_IPV4}/24", f"{RELAY_IPV6}/64")
-            run("ip", "route", "add", "224.0.0.0/4", "dev", UPLINK_AT_RELAY)
             # With segmentation offload on, veth hands datagrams over in a way that merging never sees.
             set_offload(UPLINK_AT_RELAY, _SET_TSO, enabled=False)
+        lines = _configure(UPLINK_AT_GATEWAY, f"{GATEWAY_IPV4}/24", f"{GATEWAY_IPV6}/64")
+        ip_lines(self.gateway, *lines, f"route add default via {RELAY_IPV4}")
         with inside(self.gateway):
-            configure(UPLINK_AT_GATEWAY, f"{GATEWAY_IPV4}/24", f"{GATEWAY_IPV6}/64")
-            run("ip", "route", "add", "default", "via", RELAY_IPV4)
             set_offload(UPLINK_AT_GATEWAY, _SET_GRO, enabled=self.merging)
 
     def _connect(self, one: tuple[str, str], other: tuple[str, str], mtu: int) -> None:
@@ -136,11 +135,12 @@ class EngineTopology:
         )
 
 
-def configure(interface: str, ipv4: str, ipv6: str) -> None:
-    """Give an interface of this namespace its addresses and bring it up."""
-    run("ip", "address", "add", ipv4, "dev", interface)
-    run("ip", "address", "add", ipv6, "dev", interface, "nodad")
-    run("ip", "link", "set", interface, "up")
+def _configure(interface: str, ipv4: str, ipv6: str) -> list[str]:
+    return [
+        f"address add {ipv4} dev {interface}",
+        f"address add {ipv6} dev {interface} nodad",
+        f"link set {interface} up",
+    ]
 
 
 def set_sysctl(path: str, value: str) -> None:

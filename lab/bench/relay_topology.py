@@ -72,7 +72,7 @@ class RelayTopology:
         try:
             for name in (self.source, self.relay, self.gateway):
                 run("ip", "netns", "add", name)
-                ip(name, "link", "set", "lo", "up")
+                ip_lines(name, "link set lo up")
                 for scope in ("all", "default"):
                     self.sysctl(name, f"net.ipv6.conf.{scope}.accept_dad", "0")
             self.connect_native()
@@ -97,9 +97,8 @@ class RelayTopology:
             (self.relay, NATIVE_AT_RELAY, "10.71.0.2", "fd71::2"),
             self.native_mtu,
         )
-        for destination in ("224.0.0.0/4", "ff00::/8"):
-            version = "-6" if ":" in destination else "-4"
-            ip(self.source, version, "route", "replace", destination, "dev", NATIVE_AT_SOURCE)
+        routes = [f"route replace {destination} dev {NATIVE_AT_SOURCE}" for destination in ("224.0.0.0/4", "ff00::/8")]
+        ip_lines(self.source, *routes)
 
     def disconnect_native(self) -> None:
         """Delete the native link."""
@@ -122,9 +121,12 @@ class RelayTopology:
             *("peer", "name", other[1], "mtu", str(mtu), "netns", other[0]),
         )
         for namespace, interface, ipv4, ipv6 in (one, other):
-            ip(namespace, "address", "add", f"{ipv4}/16", "dev", interface)
-            ip(namespace, "address", "add", f"{ipv6}/64", "dev", interface, "nodad")
-            ip(namespace, "link", "set", interface, "up")
+            ip_lines(
+                namespace,
+                f"address add {ipv4}/16 dev {interface}",
+                f"address add {ipv6}/64 dev {interface} nodad",
+                f"link set {interface} up",
+            )
 
 
 def ip(namespace: str, *arguments: str) -> str:
@@ -137,13 +139,23 @@ def ip(namespace: str, *arguments: str) -> str:
         return run("ip", *arguments)
 
 
-def run(*command: str) -> str:
-    """Run a program to its end and return what it printed.
+def ip_lines(namespace: str, *lines: str) -> None:
+    """Run `ip` once on all lines of arguments in a namespace; it stops at the first it cannot do.
+
+    Raises:
+        RuntimeError: that one failed.
+    """
+    with inside(namespace):
+        run("ip", "-batch", "-", text="".join(f"{line}\n" for line in lines))
+
+
+def run(*command: str, text: str | None = None) -> str:
+    """Run a program to its end, `text` being its standard input, and return what it printed.
 
     Raises:
         RuntimeError: it failed.
     """
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=30)
     if done.returncode != 0:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")
     return done.stdout

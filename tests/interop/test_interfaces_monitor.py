@@ -214,7 +214,7 @@ def test_the_local_address_towards_a_relay_follows_routing():
         ip("link add one type veth peer name two", "link set one up", "link set two up")
         ip("addr add 10.1.0.1/24 dev one", "addr add fd00::1/64 dev one nodad", "addr add 10.3.0.1/24 dev two")
         assert local_address_towards(ip_address("192.52.193.1")) is None
-        ip("route add default via 10.1.0.9 src 10.1.0.1", "-6 route add default via fd00::9")
+        ip("route add default via 10.1.0.9 src 10.1.0.1", "route add default via fd00::9")
         assert local_address_towards(ip_address("192.52.193.1")) == ip_address("10.1.0.1")
         assert local_address_towards(ip_address("10.3.0.9")) == ip_address("10.3.0.1")
         assert local_address_towards(ip_address("2001:3::1")) == ip_address("fd00::1")
