@@ -107,14 +107,14 @@ def test_no_join_gets_through_until_the_fault_is_over(make_scenario, fault):
     counting.wait_for_more(RETRANSMISSION)
 
 
-@pytest.mark.parametrize("fault", ["wrong_mac", "stale_nonce", "other_address", "limit"])
-def test_a_running_stream_survives_spoiled_queries(make_scenario, fault):
+def test_a_running_stream_survives_spoiled_queries(make_scenario):
     scenario = make_scenario(faulty=True)
     counting = flowing(scenario)
-    scenario.faults(only=CONTROL, **{fault: True}) if fault != "other_address" else scenario.faults(stale_nonce=True)
-    counting.wait_for_more(2 * INTERVAL + SLACK, packets=int(200 * INTERVAL))
-    scenario.faults()
-    counting.wait_for_more(SLACK, packets=200)
+    for fault in ("wrong_mac", "stale_nonce", "limit"):
+        scenario.faults(**{fault: True})
+        counting.wait_for_more(2 * INTERVAL + SLACK, packets=int(200 * INTERVAL))
+        scenario.faults()
+        counting.wait_for_more(INTERVAL + SLACK, packets=200)
     assert counting.finish()["lost"] == 0
 
 
@@ -132,9 +132,11 @@ def test_a_relay_at_its_limit_sends_newcomers_to_the_next_relay(make_scenario):
     other = f'\n[[gateway.relay]]\naddress = "{RELAY.ipv4}"\n'
     scenario = make_scenario(faulty=True, sections=other)
     scenario.faults(limit=True)
+    wait_until(lambda: any(row["limited"] for row in scenario.border.get("tunnels")["items"]), NEXT_CYCLE, "L is seen")
     flowing(scenario)
-    (tunnel,) = scenario.border.tunnels()
-    assert tunnel["relay_address"] == str(RELAY.ipv4)
+    relays = {tunnel["id"]: tunnel["relay_address"] for tunnel in scenario.border.tunnels()}
+    (channel,) = scenario.border.channels()
+    assert [relays[tunnel] for tunnel in channel["tunnels"]] == [str(RELAY.ipv4)]
 
 
 @pytest.mark.parametrize("field", ["keep", "strip"])
