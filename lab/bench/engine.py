@@ -29,7 +29,8 @@ from lab.bench.engine_topology import (
 )
 from lab.bench.relay_topology import inside, run
 
-_SECONDS: Final = 2.0
+_SECONDS: Final = 1.5
+_REPEATS: Final = 3  # the best counts: whatever else the machine does makes it worse
 _STEPS_DOWN: Final = (0.95, 0.88, 0.8, 0.7, 0.6, 0.5, 0.4)
 
 
@@ -77,32 +78,41 @@ CASES: Final = (
 
 
 def measure(case: Case, prefix: str = "isx-bench") -> dict[str, Any]:
-    """Measure one case, in about ten seconds.
+    """Measure one case, in fifteen to thirty seconds.
 
     Returns:
         The case's fields, and `packets_per_second` (the highest rate tried without loss, 0 when there was none),
-        `ns_per_packet` (CPU of one core at that rate), and the same two for a sender that sends more than fits:
-        `saturated_per_second` and `saturated_ns_per_packet`.
+        `ns_per_packet` (CPU of one core, the best of all runs), and what came out when more was sent than fits:
+        `saturated_per_second`, at `saturated_ns_per_packet`, which the packets that were lost make dearer.
     """
     with EngineTopology(prefix, downstreams=case.interfaces, offloads=not case.segmenting) as topology:
         _prepare(topology, case)
         threads = _receive_on_one_core(topology)
-        full = _run(topology, case, threads, 0.0)
-        saturated = full["packets"] / full["seconds"]
-        lossless, counted = 0.0, full
+        full = [_run(topology, case, threads, 0.0) for _ in range(_REPEATS)]
+        saturated = max(each["packets"] / each["seconds"] for each in full)
+        whole: list[dict[str, Any]] = []
         for share in _STEPS_DOWN:
             attempt = _run(topology, case, threads, saturated * share)
             if attempt["packets"] == attempt["sent"]:
-                lossless, counted = attempt["sent"] / attempt["seconds"], attempt
+                whole = [attempt, *(_run(topology, case, threads, saturated * share) for _ in range(_REPEATS - 1))]
                 break
     return {
         **asdict(case),
-        "ns_per_packet": round(counted["cpu"] / counted["packets"] * 1e9),
-        "packets_per_second": round(lossless),
+        "ns_per_packet": min(map(_nanoseconds, whole + full)),
+        "packets_per_second": max((_rate(each) for each in whole), default=0),
         "saturated_per_second": round(saturated),
-        "saturated_ns_per_packet": round(full["cpu"] / full["packets"] * 1e9),
+        "saturated_ns_per_packet": min(map(_nanoseconds, full)),
         "receive_processing_counted": bool(threads),
     }
+
+
+def _nanoseconds(figures: dict[str, Any]) -> int:
+    return round(figures["cpu"] / figures["packets"] * 1e9)
+
+
+def _rate(figures: dict[str, Any]) -> int:
+    packets, seconds = int(figures["packets"]), float(figures["seconds"])
+    return round(packets / seconds) if packets == figures["sent"] else 0
 
 
 def measure_all() -> list[dict[str, Any]]:

@@ -120,16 +120,18 @@ class Separately:
 
 
 def _send(bursts: list[Burst], rate: float, seconds: float) -> tuple[int, float]:
+    """Send evenly; time lost to other programs is not made up for, since that would be a burst beyond the rate."""
     sent = position = 0
-    start = time.perf_counter()
-    end = start + seconds
-    while (now := time.perf_counter()) < end:
-        if rate and sent > (now - start) * rate:
+    start = due = time.perf_counter()
+    while (now := time.perf_counter()) < start + seconds:
+        if now < due:
             continue
         send, count = bursts[position]
         position = (position + 1) % len(bursts)
         send()
         sent += count
+        if rate:
+            due = max(due, now - count / rate) + count / rate
     return sent, time.perf_counter() - start
 
 
