@@ -107,7 +107,7 @@ def measure(case: Case, prefix: str = "isx-bench") -> dict[str, Any]:
 
 
 def _nanoseconds(figures: dict[str, Any]) -> int:
-    return round(figures["cpu"] / figures["packets"] * 1e9)
+    return round(float(figures["cpu"]) / int(figures["packets"]) * 1e9)
 
 
 def _rate(figures: dict[str, Any]) -> int:
