@@ -42,6 +42,7 @@ class TunnelSocket:
         socket: bound, non-blocking UDP socket shared by control and data; the engine is its only reader.
         relay: address and port data must come from.
         strict_port: refuse data whose source port is not the relay's.
+        receive_buffer: bytes to ask for; beyond the system's limit only with CAP_NET_ADMIN.
         on_control: called with (payload, source) for every message that is not Multicast Data.
         on_error: called for each ICMP error about what the socket sent (IP_RECVERR).
     """
@@ -52,6 +53,7 @@ class TunnelSocket:
     on_control: Callable[[bytes, Endpoint], None]
     on_error: Callable[[IcmpHint], None]
     strict_port: bool = True
+    receive_buffer: int = 8 * 1024 * 1024
 
 
 @dataclass(slots=True)

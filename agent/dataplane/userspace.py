@@ -32,7 +32,6 @@ from agent.protocol.channels import Address, Channel, Family, Network
 _MULTICAST_DATA: Final = 6
 _ROUNDS_A_WAKEUP: Final = 4
 _KNOWN_FLOWS: Final = 4096
-_RECEIVE_BUFFER: Final = 8 * 1024 * 1024
 
 
 class _Tunnel:
@@ -44,7 +43,7 @@ class _Tunnel:
         relay = settings.relay
         self.settings = settings
         self.source = socket_address(relay.address, relay.port, settings.socket.family)
-        self.trains = prepare_socket(settings.socket, _RECEIVE_BUFFER)
+        self.trains = prepare_socket(settings.socket, settings.receive_buffer)
         self.dropped = dropped_by_socket(settings.socket)
         self.vector = MOST_MESSAGES
         self.packets = 0

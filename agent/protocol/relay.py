@@ -179,6 +179,9 @@ class Relay:
             self._refuse("rate_limit")
             return
         family = Family.IPV6 if message.mld or message.kernel_mld else Family.IPV4
+        if family not in self._config.families:
+            self._refuse("family_not_offered")
+            return
         query = amt.MembershipQuery(
             self._macs.compute(source.address, source.port, message.nonce, now),
             message.nonce,
@@ -203,6 +206,9 @@ class Relay:
         report = inner.message
         if isinstance(report, Query):
             self._refuse("inner_query")
+            return
+        if Family.of(inner.source) not in self._config.families:
+            self._refuse("family_not_offered")
             return
         if tunnel is None:
             tunnel = self._admit(report, source, local, now)

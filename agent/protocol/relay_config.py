@@ -40,6 +40,7 @@ class RelayConfig:
             that never send another Request (VLC).
         query_source_ipv4: inner source of IGMP queries, None for the relay's own.
         query_source_ipv6: inner source of MLD queries, link-local.
+        families: families of multicast offered; Requests and Updates for others are refused.
 
     Raises:
         ValueError: a value outside its bounds.
@@ -61,6 +62,7 @@ class RelayConfig:
     tunnel_keeps_mac: bool = True
     query_source_ipv4: IPv4Address | None = None
     query_source_ipv6: IPv6Address = DEFAULT_QUERY_SOURCE_IPV6
+    families: frozenset[Family] = frozenset(Family)
 
     def __post_init__(self) -> None:
         for name in ("channels_per_tunnel", "requests_per_second", "request_burst", "rate_limited_addresses"):

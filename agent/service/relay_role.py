@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 from typing import Final
@@ -21,7 +22,10 @@ from agent.service.port import RefusedError
 _log = logging.getLogger(__name__)
 
 _DRAIN: Final = 64
-_FIXED: Final = ("interfaces", "address", "discovery_address", "port", "oversize", "state_dir", "ipv4", "ipv6")
+_BURST_SECONDS: Final = 20
+"""Requests answered at once, in seconds of the rate: gateways behind one address ask together after a fault."""
+
+_FIXED: Final = ("interfaces", "address", "discovery_address", "port", "oversize", "state_dir")
 """Keys of [relay] that take a restart."""
 
 
@@ -179,6 +183,10 @@ def relay_config(configuration: Configuration) -> RelayConfig:
         tunnel_limit=relay.tunnel_limit,
         channels_per_tunnel=relay.channels_per_tunnel,
         requests_per_second=relay.requests_per_second,
+        request_burst=math.ceil(_BURST_SECONDS * relay.requests_per_second),
         gateway_address_in_query=relay.gateway_address_in_query,
         secret_lifetime=relay.secret_rotation,
+        families=frozenset(
+            family for family, wanted in ((Family.IPV4, relay.ipv4), (Family.IPV6, relay.ipv6)) if wanted
+        ),
     )

@@ -169,6 +169,7 @@ class Tunnel:
                 on_control=self._receive,
                 on_error=self._receive_error,
                 strict_port=self.settings.strict_port,
+                receive_buffer=self.settings.receive_buffer,
             )
         )
 

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from agent.service.config import (
     Configuration,
     ConfigurationError,
-    EngineChoice,
     Role,
     load,
     parse,
@@ -80,8 +79,6 @@ last_member_query_interval = 0.5
 [mld]
 last_listener_query_interval = 0.25
 last_listener_query_count = 4
-[dataplane]
-engine = "userspace"
 [api]
 listen = "0.0.0.0:8443"
 token_file = "/t"
@@ -93,7 +90,6 @@ tls_key = "/k"
     assert configuration.mld.last_member_query_interval == 0.25
     assert configuration.mld.effective_last_member_query_count == 4
     assert configuration.igmp.effective_startup_query_interval == 31.25
-    assert configuration.dataplane.engine is EngineChoice.USERSPACE
     assert str(configuration.api.tls_key) == "/k"
 
 
@@ -115,7 +111,7 @@ def test_an_unknown_key_is_refused_with_its_line_and_the_nearest_valid_key():
     [
         ("[gatway]", "gateway"),
         ("[api]\nlisten_on = '/x'", "listen"),
-        ("[dataplane]\nengin = 'auto'", "engine"),
+        ("[dataplane]\nsend_bufer = 65536", "send_buffer"),
         ("[igmp]\nrobustness = 2", "robustness_variable"),
     ],
 )

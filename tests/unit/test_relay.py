@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from agent.protocol.channels import NOTHING, Endpoint, Filter
+from agent.protocol.channels import NOTHING, Endpoint, Family, Filter
 from agent.protocol.relay import (
     CloseReason,
     InterestChanged,
@@ -448,6 +448,14 @@ def test_requests_are_limited_by_address():
     assert bench.refused == {"rate_limit": 3}
     assert len(bench.say(amt.Request(1), OTHER)) == 1
     assert len(bench.say(amt.RelayDiscovery(1), now=1)) == 1
+
+
+def test_a_family_that_is_not_offered_is_neither_asked_about_nor_joined():
+    bench = Bench(families=frozenset({Family.IPV4}))
+    assert bench.say(amt.Request(1, mld=True)) == bench.say(amt.Request(1, kernel_mld=True)) == []
+    assert bench.update(ALLOW6, query=bench.query()) == []
+    assert bench.refused == {"family_not_offered": 3}
+    assert bench.update()
 
 
 def test_flood_from_its_own_address_does_not_starve_a_tunnel():

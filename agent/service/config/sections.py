@@ -221,7 +221,9 @@ class RelaySection(Section):
         default=1000, description="Channels one tunnel may subscribe to."
     )
     requests_per_second: Annotated[float, Field(strict=True, gt=0, le=1_000_000)] = Field(
-        default=10.0, description="Requests answered per second and source address; the rest is dropped and counted."
+        default=10.0,
+        description="Requests answered per second and source address on average, 20 seconds' worth at once; the rest "
+        "is dropped and counted. A gateway with a tunnel has four a second of its own besides.",
     )
     query_interval: Annotated[Seconds, Field(ge=1, le=31744)] = Field(
         default=125.0, description="Seconds between a gateway's Requests, announced in the query (QQIC)."
@@ -242,27 +244,16 @@ class RelaySection(Section):
         default=Oversize.FRAGMENT,
         description="Packets too big for the path: `fragment` the tunnel datagram, or `refuse` and tell the source.",
     )
-    fast_leave: Flag = Field(default=True, description="Stop sending at the first leave; a tunnel is one gateway.")
-    ipv4: Flag = Field(default=True, description="Offer IPv4 multicast.")
-    ipv6: Flag = Field(default=True, description="Offer IPv6 multicast.")
+    ipv4: Flag = Field(default=True, description="Answer Requests for IPv4 multicast.")
+    ipv6: Flag = Field(default=True, description="Answer Requests for IPv6 multicast.")
     state_dir: AbsolutePath = Field(
         default=DEFAULT_STATE_DIR, description="Directory for what must survive a restart: rollbacks, joins."
     )
 
 
-class EngineChoice(Enum):
-    """Which forwarding engine to use."""
-
-    AUTO = "auto"
-    USERSPACE = "userspace"
-
-
 class DataplaneSection(Section):
     """How packets are moved."""
 
-    engine: EngineChoice = Field(
-        default=EngineChoice.AUTO, description="`auto`: the fastest this host can run; `userspace`: plain sockets."
-    )
     receive_buffer: Annotated[int, Field(strict=True, ge=65_536, le=1_073_741_824)] = Field(
         default=16_777_216, description="Bytes of socket buffer for incoming tunnel data."
     )
