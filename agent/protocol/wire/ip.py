@@ -71,8 +71,8 @@ class IPPacket:
     @property
     def router_alert(self) -> bool:
         """Whether a Router Alert option is present (RFC 2113, RFC 2711)."""
-        wanted = 0x94 if self.source.version == 4 else 5
-        return wanted in _option_types(self.options, self.source.version)
+        wanted = (0x94, 4) if self.source.version == 4 else (5, 4)  # type, and length with its header
+        return wanted in _options(self.options, self.source.version)
 
     def encode(self) -> bytes:
         """The packet as bytes, header checksum filled.
@@ -137,8 +137,14 @@ def decode_udp(packet: IPPacket) -> UDPDatagram:
 
 
 def encode_udp(source: Address, destination: Address, datagram: UDPDatagram) -> bytes:
-    """UDP header and payload with the checksum filled; a computed zero is sent as 0xffff (RFC 768)."""
+    """UDP header and payload with the checksum filled; a computed zero is sent as 0xffff (RFC 768).
+
+    Raises:
+        ValueError: too long for the length field.
+    """
     length = 8 + len(datagram.payload)
+    if length > 0xFFFF:
+        raise ValueError(f"UDP datagram of {length} bytes")
     ports = struct.pack("!HHHH", datagram.source_port, datagram.destination_port, length, 0)
     head = pseudo_header(source, destination, PROTOCOL_UDP, length)
     checksum = internet_checksum(head + ports + datagram.payload) or 0xFFFF
@@ -268,11 +274,11 @@ def _encode_ipv6(packet: IPPacket) -> bytes:
     return head + packet.source.packed + packet.destination.packed + extensions + packet.payload
 
 
-def _option_types(options: bytes, version: int) -> set[int]:
-    """Types in an option list (RFC 791 §3.1, RFC 8200 §4.2); a broken list ends where it breaks."""
+def _options(options: bytes, version: int) -> set[tuple[int, int]]:
+    """Types in an option list, each with its length in bytes, header included (RFC 791 §3.1, RFC 8200 §4.2); a broken list ends where it breaks."""
     end_of_list, padding = (0, 1) if version == 4 else (None, 0)
     header = 0 if version == 4 else 2
-    types: set[int] = set()
+    found: set[tuple[int, int]] = set()
     position = 0
     while position < len(options):
         kind = options[position]
@@ -286,6 +292,6 @@ def _option_types(options: bytes, version: int) -> set[int]:
         size = options[position + 1] + header
         if size < 2 or position + size > len(options):
             break
-        types.add(kind)
+        found.add((kind, size))
         position += size
-    return types
+    return found
