@@ -17,6 +17,9 @@ _LEAST: Final = 4
 _TURN: Final = 0.02
 """Seconds a batch should take at most, fan-out included, before other callbacks of the loop get their turn."""
 
+SEGMENTS_UNREADABLE: Final = "segments_unreadable"
+"""Counts datagrams that offload had joined into one frame: a packet socket reads those since Linux 6.2."""
+
 OnPackets = Callable[[list[bytes]], None]
 """Called with inner IP packets, TTL decremented and checksums complete, in order of arrival."""
 
@@ -26,7 +29,7 @@ class Capture:
 
     Attributes:
         refused: captured packets that were not passed on, by reason.
-        errors: errors of the capture sockets, by errno name.
+        errors: errors of the capture sockets, by errno name or `SEGMENTS_UNREADABLE`.
 
     Raises:
         OSError: no such interface, link type unknown, or CAP_NET_RAW is missing.
@@ -82,6 +85,9 @@ class Capture:
             self._limit = min(BATCH, self._limit * 2)
 
     def _record(self, error: OSError) -> None:
+        if error.errno == errno.EINVAL:
+            self.errors[SEGMENTS_UNREADABLE] += 1
+            return
         self.errors[errno.errorcode.get(error.errno or 0, "unknown")] += 1
         if error.errno in (errno.ENXIO, errno.ENODEV, errno.EBADF):
             # The interface is gone for good; a poll that stays readable would spin.

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from agent.dataplane.capture import Capture
+from agent.dataplane.capture import SEGMENTS_UNREADABLE, Capture
 from agent.dataplane.engine import Refusal, Traffic
 from agent.dataplane.fanout import Fanout
 from agent.dataplane.fanout_oversize import Oversize
@@ -31,7 +31,7 @@ class RelayCounters:
         errors: tunnel packets lost on the way out, by errno name, or `too_big` when refused for the path MTU.
         tunnel_errors: the same per tunnel, tunnels without errors left out.
         capture_dropped: packets the kernel dropped because the relay did not keep up, per native interface.
-        capture_errors: errors of the capture sockets, by errno name.
+        capture_errors: errors of the capture sockets, by errno name or `segments_unreadable`.
         join_failures: native joins that did not come about, as (interface, group) and the reason.
     """
 
@@ -93,7 +93,10 @@ class RelayDataPlane:
     @property
     def details(self) -> dict[str, str]:
         """How packets travel on this host, for `status` and `doctor`."""
-        return {"capture": "packet socket, recvmmsg"} | self._fanout.details
+        how = "packet socket, recvmmsg"
+        if any(capture.errors[SEGMENTS_UNREADABLE] for capture in self._captures.values()):
+            how += "; loses datagrams joined by offload, readable since Linux 6.2: switch off UDP segmentation or GRO"
+        return {"capture": how} | self._fanout.details
 
     def set_interest(self, tunnel: Endpoint, local: Address | None, group: Address, wanted: Filter) -> None:
         """Send `tunnel` what `wanted` admits of `group`, from address `local`; replaces what was set before.

@@ -95,10 +95,11 @@ class RelayViews:
         return []
 
     def refused(self) -> dict[str, int]:
-        """Native packets not sent on, by reason, and tunnel packets the kernel did not take."""
+        """Native packets not sent on or not captured, by reason, and tunnel packets the kernel did not take."""
         counters = self._role.data.counters()
         refused = {reason.value: count for reason, count in counters.refused.items()}
         refused |= {f"send_{name.lower()}": count for name, count in counters.errors.items()}
+        refused |= {f"capture_{name.lower()}": count for name, count in counters.capture_errors.items()}
         refused["capture_overflow"] = sum(counters.capture_dropped.values())
         return {reason: count for reason, count in refused.items() if count}
 
