@@ -70,7 +70,9 @@ class GatewayRole:
         self.listeners: dict[tuple[str, Family], Listener] = {}
         state_dir = configuration.gateway.state_dir
         self._ports = PortStore(state_dir / "ports.json")
-        self.joins = StaticJoins(state_dir / "joins.journal", self.tree, configuration.gateway.downstream)
+        self.joins = StaticJoins(
+            state_dir / "joins.journal", self.tree, configuration.gateway.downstream, families(configuration)
+        )
         built = build_engine(loop, configuration, self._new_source)
         self.engine: Engine = built.engine
         self._release = built.release

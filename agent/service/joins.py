@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Final
 
-from agent.protocol.channels import Address, Filter, is_forwardable_group, is_ssm_group, is_unicast
+from agent.protocol.channels import Address, Family, Filter, is_forwardable_group, is_ssm_group, is_unicast
+from agent.service.durable import replace_file
 from agent.service.model import JoinOrigin, JoinRequest, JoinStatus
 from agent.service.port import RefusedError
 from agent.tree import InterestKind, Owner, Tree
@@ -18,6 +19,9 @@ _log = logging.getLogger(__name__)
 
 JOIN_LIMIT: Final = 100_000
 
+JOURNAL_SLACK: Final = 1000
+"""Lines of the journal beyond twice the joins it holds; then it is written anew."""
+
 
 class StaticJoins:
     """Joins as sets of channels per downstream interface, told to the tree as two owners an interface.
@@ -25,17 +29,25 @@ class StaticJoins:
     Joins of the API are kept as a journal, a line a change, so that adding the ten-thousandth costs what the first did.
     """
 
-    def __init__(self, path: Path, tree: Tree, downstream: Iterable[str]) -> None:
+    def __init__(
+        self, path: Path, tree: Tree, downstream: Iterable[str], families: Collection[Family] = tuple(Family)
+    ) -> None:
         """Read the joins of the API from the journal at `path`; damaged lines are skipped, and said so."""
         self._path = path
         self._tree = tree
         self._downstream = tuple(downstream)
+        self._families = families
+        self._lines = 0
+        self._is_torn = False
         self._joins: dict[JoinOrigin, dict[Address, dict[JoinRequest, None]]] = {origin: {} for origin in JoinOrigin}
         stored = _read(path)
         for join in stored:
             self._joins[JoinOrigin.API].setdefault(join.group, {})[join] = None
-        self._rewrite(stored)
         self._count = len(stored)
+        self._rewrite()
+
+    def __len__(self) -> int:
+        return self._count + sum(len(joins) for joins in self._joins[JoinOrigin.CONFIGURATION].values())
 
     def rows(self) -> list[JoinStatus]:
         """Every join, those of the configuration first."""
@@ -101,6 +113,8 @@ class StaticJoins:
             raise RefusedError("invalid_channel", f"{join.group} is source-specific (RFC 4607): it needs a source")
         if join.source is not None and (join.source.version != join.group.version or not is_unicast(join.source)):
             raise RefusedError("invalid_channel", f"{join.source} cannot be a source of {join.group}")
+        if Family.of(join.group) not in self._families:
+            raise RefusedError("invalid_channel", f"IPv{join.group.version} is switched off in [gateway]")
         if join.interface is not None and join.interface not in self._downstream:
             raise RefusedError("unknown_interface", f"{join.interface} is not a downstream interface")
 
@@ -118,31 +132,40 @@ class StaticJoins:
                 self._tree.set_interest(Owner(kind, interface), group, wanted)
 
     def _append(self, action: str, join: JoinRequest) -> None:
-        line = json.dumps({"action": action, "join": join.model_dump(mode="json")})
+        if self._lines > 2 * self._count + JOURNAL_SLACK:
+            self._rewrite()
+        line = ("\n" if self._is_torn else "") + _line(action, join)
+        self._is_torn = True  # until all of the line is there
         try:
             with self._path.open("a") as file:
-                file.write(line + "\n")
+                file.write(line)
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
             raise RefusedError("not_stored", f"{self._path} cannot be written: {error.strerror}") from error
+        self._is_torn = False
+        self._lines += 1
 
-    def _rewrite(self, joins: Iterable[JoinRequest]) -> None:
+    def _rewrite(self) -> None:
         """Start the journal afresh with what is left of it."""
-        temporary = self._path.with_suffix(".new")
-        lines = [json.dumps({"action": "add", "join": join.model_dump(mode="json")}) + "\n" for join in joins]
+        lines = [_line("add", join) for joins in self._joins[JoinOrigin.API].values() for join in joins]
+        self._is_torn = True  # whatever became of its last line
         try:
-            with temporary.open("w") as file:
-                file.writelines(lines)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self._path)
+            replace_file(self._path, "".join(lines).encode())
         except OSError as error:
             _log.warning("journal of joins not rewritten: %s", error)
+            self._lines = 0  # tried again after as many changes
+        else:
+            self._is_torn = False
+            self._lines = len(lines)
 
 
 def _status(join: JoinRequest, origin: JoinOrigin) -> JoinStatus:
     return JoinStatus(source=join.source, group=join.group, interface=join.interface, origin=origin)
+
+
+def _line(action: str, join: JoinRequest) -> str:
+    return json.dumps({"action": action, "join": join.model_dump(mode="json")}) + "\n"
 
 
 def _read(path: Path) -> list[JoinRequest]:
@@ -155,10 +178,14 @@ def _read(path: Path) -> list[JoinRequest]:
         _log.warning("stored joins are not readable: %s", error)
         return []
     for number, line in enumerate(lines, 1):
+        if not line:
+            continue
         try:
             entry = json.loads(line)
             join = JoinRequest.model_validate_json(json.dumps(entry["join"]))
             action = entry["action"]
+            if not is_forwardable_group(join.group):
+                raise ValueError(f"{join.group} is not a group that may be forwarded")  # noqa: TRY301 - one place skips
         except (ValueError, KeyError, TypeError) as error:
             _log.warning("stored join skipped line=%d: %s", number, error)
             continue

@@ -1,10 +1,11 @@
 """Static joins reach the tree, survive a restart and are refused when they make no sense."""
 
 from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
 
-from agent.protocol.channels import Filter
+from agent.protocol.channels import Family, Filter
 from agent.service.joins import StaticJoins
 from agent.service.model import JoinOrigin, JoinRequest
 from agent.service.port import RefusedError
@@ -122,3 +123,63 @@ def test_a_join_that_cannot_be_stored_is_refused(tmp_path, tree):
         joins.add(SSM)
     assert refused.value.code == "not_stored"
     assert joins.rows() == []
+
+
+def test_the_journal_does_not_grow_with_joins_that_come_and_go(tmp_path, joins, monkeypatch):
+    monkeypatch.setattr("agent.service.joins.JOURNAL_SLACK", 10)
+    joins.add(ASM)
+    for _ in range(50):
+        joins.add(SSM)
+        joins.remove(SSM)
+    assert len((tmp_path / "joins.journal").read_text().splitlines()) < 20
+    assert [row.group for row in reread(tmp_path).rows()] == [ASM.group]
+
+
+def test_a_line_the_disk_took_half_of_costs_no_later_join(tmp_path, joins, monkeypatch):
+    joins.add(SSM)
+
+    def half(self, *_: object):
+        self.write_text(self.read_text() + '{"action": "add", "jo')
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", half_open(half))
+        with pytest.raises(RefusedError):
+            joins.add(ASM)
+    joins.add(JoinRequest(source=None, group=ip_address("239.1.1.2")))
+    assert [str(row.group) for row in reread(tmp_path).rows()] == ["232.1.1.1", "239.1.1.2"]
+
+
+def half_open(write):
+    """Path.open that fails half way when it appends."""
+    original = Path.open
+
+    def opened(self, mode="r", *arguments, **options):
+        return write(self) if mode == "a" else original(self, mode, *arguments, **options)
+
+    return opened
+
+
+def test_a_stored_group_that_may_not_be_forwarded_is_skipped(tmp_path):
+    bad = '{"action": "add", "join": {"source": null, "group": "224.0.0.5", "interface": null}}\n'
+    (tmp_path / "joins.journal").write_text(bad)
+    again = reread(tmp_path)
+    again.configure([], ["lan0"])
+    assert again.rows() == []
+
+
+def test_a_family_that_is_switched_off_is_refused(tmp_path, tree):
+    joins = StaticJoins(tmp_path / "joins.journal", tree, ["lan0"], (Family.IPV6,))
+    with pytest.raises(RefusedError) as refused:
+        joins.add(SSM)
+    assert refused.value.code == "invalid_channel"
+
+
+def test_joins_of_both_origins_are_counted(joins):
+    joins.configure([SSM], ["lan0"])
+    joins.add(ASM)
+    assert len(joins) == len(joins.rows()) == 2
+
+
+def reread(directory) -> StaticJoins:
+    return StaticJoins(directory / "joins.journal", Tree(lambda _: "relay"), ["lan0"])
