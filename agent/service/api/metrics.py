@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily, Metric
+from prometheus_client.registry import Collector
 
-from agent.service.api.paging import slices
+from agent.service.api.paging import IDLE_SECONDS, slices
 from agent.service.model import (
     AgentStatus,
     ChannelStatus,
@@ -27,64 +28,80 @@ ROW_LIMIT: Final = 1000
 
 
 @dataclass(slots=True)
-class Snapshot:
-    """What one scrape tells, taken in the event loop; turned into text elsewhere."""
+class _Totals:
+    """What is counted while rows pass."""
 
-    status: AgentStatus
-    statistics: StatisticsReport
-    interfaces: list[InterfaceStatus]
-    tunnels: list[TunnelStatus] = field(default_factory=list)
-    channels: list[ChannelStatus] = field(default_factory=list)
     tunnel_states: dict[str, int] = field(default_factory=lambda: dict.fromkeys((s.value for s in TunnelState), 0))
-    channel_count: int = 0
+    tunnels: int = 0
+    channels: int = 0
     channels_receiving: int = 0
-    tunnel_count: int = 0
+
+    def tell_tunnels(self, rows: list[TunnelStatus]) -> list[TunnelStatus]:
+        """Count rows; those that get metrics of their own."""
+        told = rows[: max(0, ROW_LIMIT - self.tunnels)]
+        self.tunnels += len(rows)
+        for row in rows:
+            self.tunnel_states[row.state.value] += 1
+        return told
+
+    def tell_channels(self, rows: list[ChannelStatus]) -> list[ChannelStatus]:
+        """Count rows; those that get metrics of their own."""
+        told = rows[: max(0, ROW_LIMIT - self.channels)]
+        self.channels += len(rows)
+        ages = (row.last_packet_age for row in rows)
+        self.channels_receiving += sum(1 for age in ages if age is not None and age <= IDLE_SECONDS)
+        return told
+
+
+class _Text:
+    """Exposition text put together from many parts of the same families."""
+
+    def __init__(self) -> None:
+        self._families: dict[str, list[bytes]] = {}
+
+    def add(self, metrics: Iterable[Metric]) -> None:
+        """Append the samples of some families; a family's header is written once."""
+        for metric in metrics:
+            text = generate_latest(_One(metric))
+            known = self._families.get(metric.name)
+            if known is None:
+                self._families[metric.name] = [text]
+            else:
+                known.append(text.split(b"\n", 2)[2])
+
+    def encoded(self) -> bytes:
+        """All of it, samples of a family together."""
+        return b"".join(part for parts in self._families.values() for part in parts)
+
+
+class _One(Collector):
+    """A collector of one family."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+
+    def collect(self) -> Iterable[Metric]:
+        """The family."""
+        return (self._metric,)
 
 
 async def render_metrics(service: AgentService) -> bytes:
-    """Text of one scrape; rows are read in slices and the text is made in a thread, so that forwarding goes on."""
-    snapshot = Snapshot(service.status(), service.statistics(), list(service.interfaces()))
+    """Text of one scrape, made in slices so that forwarding goes on between them."""
+    totals, rows, text = _Totals(), _Text(), _Text()
     async for tunnels in slices(service.tunnels()):
-        snapshot.tunnel_count += len(tunnels)
-        for tunnel in tunnels:
-            snapshot.tunnel_states[tunnel.state.value] += 1
-        snapshot.tunnels.extend(tunnels[: max(0, ROW_LIMIT - len(snapshot.tunnels))])
+        rows.add(_tunnels(totals.tell_tunnels(tunnels)))
     async for channels in slices(service.channels()):
-        snapshot.channel_count += len(channels)
-        snapshot.channels_receiving += sum(
-            1 for row in channels if row.last_packet_age is not None and row.last_packet_age <= 10
-        )
-        snapshot.channels.extend(channels[: max(0, ROW_LIMIT - len(snapshot.channels))])
-    return await asyncio.to_thread(_text, snapshot)
+        rows.add(_channels(totals.tell_channels(channels)))
+    statistics = service.statistics()
+    text.add(_agent(service.status(), statistics))
+    text.add(_totals(totals))
+    await asyncio.sleep(0)
+    text.add(_forwarding(statistics))
+    text.add(_interfaces(service.interfaces()))
+    return text.encoded() + rows.encoded()
 
 
-def _text(snapshot: Snapshot) -> bytes:
-    registry = CollectorRegistry(auto_describe=False)
-    registry.register(SnapshotCollector(snapshot))
-    return generate_latest(registry)
-
-
-class SnapshotCollector:
-    """A prometheus_client collector over one snapshot."""
-
-    def __init__(self, snapshot: Snapshot) -> None:
-        self._snapshot = snapshot
-
-    def describe(self) -> Iterable[Metric]:
-        """Nothing: names are only checked when metrics are made."""
-        return ()
-
-    def collect(self) -> Iterator[Metric]:
-        """Every metric family."""
-        yield from _agent(self._snapshot)
-        yield from _forwarding(self._snapshot.statistics)
-        yield from _interfaces(self._snapshot.interfaces)
-        yield from _tunnels(self._snapshot.tunnels)
-        yield from _channels(self._snapshot.channels)
-
-
-def _agent(snapshot: Snapshot) -> Iterator[Metric]:
-    status, statistics = snapshot.status, snapshot.statistics
+def _agent(status: AgentStatus, statistics: StatisticsReport) -> Iterator[Metric]:
     yield InfoMetricFamily(
         "isthmus_agent",
         "Version, role and engine of the agent.",
@@ -103,20 +120,23 @@ def _agent(snapshot: Snapshot) -> Iterator[Metric]:
     for severity in ("warning", "error"):
         problems.add_metric([severity], sum(1 for item in status.problems if item.severity.value == severity))
     yield problems
+    yield _counter("isthmus_process_cpu_seconds", "Processor time used.", statistics.cpu_seconds)
+    yield _gauge("isthmus_process_resident_bytes", "Resident memory.", statistics.resident_bytes)
+
+
+def _totals(totals: _Totals) -> Iterator[Metric]:
     tunnels = GaugeMetricFamily("isthmus_tunnels", "Tunnels by state.", labels=["state"])
-    for state, count in snapshot.tunnel_states.items():
+    for state, count in totals.tunnel_states.items():
         tunnels.add_metric([state], count)
     yield tunnels
     channels = GaugeMetricFamily("isthmus_channels", "Channels wanted, by whether packets come.", labels=["state"])
-    channels.add_metric(["receiving"], snapshot.channels_receiving)
-    channels.add_metric(["idle"], snapshot.channel_count - snapshot.channels_receiving)
+    channels.add_metric(["receiving"], totals.channels_receiving)
+    channels.add_metric(["idle"], totals.channels - totals.channels_receiving)
     yield channels
     omitted = GaugeMetricFamily("isthmus_rows_omitted", "Rows without metrics of their own.", labels=["kind"])
-    omitted.add_metric(["tunnel"], snapshot.tunnel_count - len(snapshot.tunnels))
-    omitted.add_metric(["channel"], snapshot.channel_count - len(snapshot.channels))
+    omitted.add_metric(["tunnel"], max(0, totals.tunnels - ROW_LIMIT))
+    omitted.add_metric(["channel"], max(0, totals.channels - ROW_LIMIT))
     yield omitted
-    yield _counter("isthmus_process_cpu_seconds", "Processor time used.", statistics.cpu_seconds)
-    yield _gauge("isthmus_process_resident_bytes", "Resident memory.", statistics.resident_bytes)
 
 
 def _forwarding(statistics: StatisticsReport) -> Iterator[Metric]:
@@ -135,7 +155,7 @@ def _forwarding(statistics: StatisticsReport) -> Iterator[Metric]:
     yield control
 
 
-def _interfaces(rows: list[InterfaceStatus]) -> Iterator[Metric]:
+def _interfaces(rows: Iterable[InterfaceStatus]) -> Iterator[Metric]:
     labels = ["interface", "role"]
     up = GaugeMetricFamily("isthmus_interface_up", "1 when the interface is up.", labels=labels)
     packets = CounterMetricFamily("isthmus_interface_packets", "Packets forwarded by us.", labels=labels)

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, Field
 
-from agent.service.api.paging import PageQuery, page
+from agent.service.api.paging import IDLE_SECONDS, PageQuery, page
 from agent.service.api.problems import responses
 from agent.service.model import (
     AgentStatus,
@@ -70,9 +70,6 @@ class NeighborList(BaseModel):
     """Every neighbour."""
 
     items: list[NeighborStatus] = Field(description="Other multicast routers.")
-
-
-IDLE_SECONDS = 10.0
 
 
 def router(service: AgentService) -> APIRouter:

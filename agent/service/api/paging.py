@@ -12,6 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field
 SLICE: Final = 64
 """Rows looked at between two turns of the event loop; about half a millisecond."""
 
+IDLE_SECONDS: Final = 10.0
+"""Silence after which a channel counts as idle."""
+
 Row = TypeVar("Row", bound=BaseModel)
 
 

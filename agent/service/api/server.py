@@ -68,6 +68,7 @@ class ApiServer:
             h11_max_incomplete_event_size=16_384,
         )
         config.load()
+        await _warm_up(config.app)
         config.ssl = context
         if endpoint is None:
             path = Path(section.listen)
@@ -76,6 +77,7 @@ class ApiServer:
         else:
             listener = listen_tcp(*endpoint)
             self.address = listener.getsockname()[:2]
+        self._store.on_reload(self.reload_certificate)
         self._server = _Server(config)
         self._task = asyncio.get_running_loop().create_task(self._server.serve([listener]), name="api")
         listening = asyncio.ensure_future(self._server.listening.wait())
@@ -98,7 +100,7 @@ class ApiServer:
                     path.unlink()
 
     def reload_certificate(self) -> None:
-        """Use the certificate files as they are now for new connections.
+        """Use the certificate files as they are now for new connections; called after each reload of the file.
 
         Raises:
             ListenError: they do not fit; the old ones stay in use.
@@ -161,6 +163,20 @@ class _BoundedProtocol(H11Protocol):
         if self._header_timer is not None:
             self._header_timer.cancel()
             self._header_timer = None
+
+
+async def _warm_up(app: Any) -> None:  # noqa: ANN401 an ASGI application
+    """Ask once for what is made at the first request, so that no request holds up forwarding for it."""
+
+    async def send(_message: dict[str, Any]) -> None:
+        return
+
+    for path in ("/healthz", "/v1/status", "/v1/channels", "/metrics"):
+        messages = asyncio.Queue[dict[str, Any]]()  # the body, and then a client that stays
+        messages.put_nowait({"type": "http.request", "body": b""})
+        scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "path": path}
+        with contextlib.suppress(Exception):  # a request that fails here will fail, and tell, when it is asked for
+            await app(scope | {"raw_path": path.encode(), "query_string": b"", "headers": []}, messages.get, send)
 
 
 def _token(section: ApiSection) -> TokenFile | None:
