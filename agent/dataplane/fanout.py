@@ -49,6 +49,8 @@ class FanoutCounters:
         refused: inner packets not sent on, by reason.
         errors: tunnel packets lost on the way out, by errno name, or `too_big` when refused for the path MTU.
         tunnel_errors: the same per tunnel, tunnels without errors left out.
+        sent: inner packets handed to the kernel for all tunnels, those that are gone included.
+        seen_at: when a channel last had traffic, in seconds of the loop's clock.
     """
 
     channels: dict[Channel, Traffic] = field(default_factory=dict)
@@ -56,6 +58,8 @@ class FanoutCounters:
     refused: dict[Refusal, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
     tunnel_errors: dict[Endpoint, dict[str, int]] = field(default_factory=dict)
+    sent: Traffic = field(default_factory=Traffic)
+    seen_at: dict[Channel, float] = field(default_factory=dict)
 
 
 class Fanout:
@@ -104,6 +108,7 @@ class Fanout:
         self._stale: set[Tunnel] = set()
         self._refused: Counter[Refusal] = Counter()
         self._lost: Counter[str] = Counter()
+        self._sent_before = Traffic()
         self._load = 0
         self._rate = 0.0
         self._window_start = loop.time()
@@ -149,6 +154,8 @@ class Fanout:
             self._interest.set(known, group, NOTHING)
             self._ask_again(group)
         self._lost.update(known.errors)
+        self._sent_before.packets += known.sent.packets
+        self._sent_before.bytes += known.sent.bytes
         return groups
 
     def merged(self, group: Address) -> Filter:
@@ -182,13 +189,18 @@ class Fanout:
         errors = Counter(self._lost)
         for flow in self._flows:
             counters.channels[flow.channel] = Traffic(flow.traffic.packets, flow.traffic.bytes)
+            counters.seen_at[flow.channel] = flow.seen_at
             if flow.send_list is not None:
                 flow.send_list.settle()
         for endpoint, tunnel in self._tunnels.items():
             counters.tunnels[endpoint] = Traffic(tunnel.sent.packets, tunnel.sent.bytes)
+            counters.sent.packets += tunnel.sent.packets
+            counters.sent.bytes += tunnel.sent.bytes
             if tunnel.errors:
                 counters.tunnel_errors[endpoint] = dict(tunnel.errors)
                 errors.update(tunnel.errors)
+        counters.sent.packets += self._sent_before.packets
+        counters.sent.bytes += self._sent_before.bytes
         counters.errors = dict(errors)
         return counters
 

@@ -33,6 +33,8 @@ class RelayCounters:
         capture_dropped: packets the kernel dropped because the relay did not keep up, per native interface.
         capture_errors: errors of the capture sockets, by errno name or `segments_unreadable`.
         join_failures: native joins that did not come about, as (interface, group) and the reason.
+        sent: inner packets handed to the kernel for all tunnels, those that are gone included.
+        seen_at: when a channel last had traffic, in seconds of the loop's clock.
     """
 
     channels: dict[Channel, Traffic] = field(default_factory=dict)
@@ -43,6 +45,8 @@ class RelayCounters:
     capture_dropped: dict[str, int] = field(default_factory=dict)
     capture_errors: dict[str, int] = field(default_factory=dict)
     join_failures: dict[tuple[str, Address], str] = field(default_factory=dict)
+    sent: Traffic = field(default_factory=Traffic)
+    seen_at: dict[Channel, float] = field(default_factory=dict)
 
 
 class RelayDataPlane:
@@ -141,6 +145,8 @@ class RelayDataPlane:
             dict(dropped),
             dict(errors),
             {key: str(error) for key, error in self._joins.failures.items()},
+            sent.sent,
+            sent.seen_at,
         )
 
     def close(self) -> None:

@@ -86,6 +86,11 @@ class Relay:
         """Whether the tunnel limit is reached."""
         return len(self._tunnels) >= self._config.tunnel_limit
 
+    @property
+    def tunnel_count(self) -> int:
+        """Tunnels open."""
+        return len(self._tunnels)
+
     def configure(self, config: RelayConfig) -> None:
         """Take a new configuration; tunnels, their groups and the secret stay, also those beyond a lower limit."""
         self._config = config
@@ -161,6 +166,15 @@ class Relay:
     def tunnels(self) -> list[TunnelView]:
         """Every tunnel with its groups, oldest first."""
         return [tunnel.view() for tunnel in self._tunnels.values()]
+
+    def endpoints(self) -> list[Endpoint]:
+        """The gateway of every tunnel, oldest first."""
+        return list(self._tunnels)
+
+    def tunnel(self, endpoint: Endpoint) -> TunnelView | None:
+        """One tunnel with its groups, None when it is gone."""
+        tunnel = self._tunnels.get(endpoint)
+        return None if tunnel is None else tunnel.view()
 
     def _receive_discovery(self, message: amt.RelayDiscovery, source: Endpoint, local: Address, now: float) -> None:
         """§5.3.3: tell our unicast address of the family asked in, from the address asked."""

@@ -18,6 +18,7 @@ from agent.protocol.relay import InterestChanged, Relay, RelayConfig, TunnelClos
 from agent.service.config import Configuration
 from agent.service.driver import Driver
 from agent.service.port import RefusedError
+from agent.service.relay_channels import RelayChannels
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ class RelayRole:
         machine: the relay machine.
         data: capture, joins and fan-out.
         monitor: the host's interfaces.
+        channels: who subscribed to what.
         send_errors: control messages the kernel did not take.
     """
 
@@ -49,6 +51,7 @@ class RelayRole:
         self._loop = loop
         self.configuration = configuration
         self.send_errors = 0
+        self.channels = RelayChannels()
         self.machine = Relay(relay_config(configuration), os.urandom)
         self._driver = Driver(loop, self.machine, self._drain)
         self._sockets: dict[Address, socket.socket] = {}
@@ -112,7 +115,7 @@ class RelayRole:
             )
             self._sockets[address] = opened
             if address in relay.address:
-                udp.set_send_buffer(opened, self.configuration.dataplane.send_buffer)
+                set_send_buffer(opened, self.configuration.dataplane.send_buffer)
 
     def _close_sockets(self) -> None:
         for opened in self._sockets.values():
@@ -144,6 +147,7 @@ class RelayRole:
         for event in self.machine.events():
             match event:
                 case InterestChanged(tunnel, local, group, wanted):
+                    self.channels.set_interest(tunnel, group, wanted, self._driver.now)
                     self.data.set_interest(tunnel, local, group, wanted)
                 case TunnelOpened(tunnel, local):
                     _log.info("tunnel opened gateway=%s local=%s", tunnel, local)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import Final
 
 from agent.dataplane.engine import Traffic
-from agent.protocol.channels import Channel, FilterMode
+from agent.protocol.channels import Address, Channel, Endpoint
 from agent.protocol.relay import TunnelView
 from agent.service.clock import Clock
 from agent.service.interface_views import interface_status
@@ -23,6 +25,7 @@ from agent.service.model import (
     TunnelState,
     TunnelStatus,
 )
+from agent.service.relay_channels import Subscribers
 from agent.service.relay_role import RelayRole
 
 _LISTED: Final = 64
@@ -38,50 +41,27 @@ class RelayViews:
     def tunnels(self) -> Iterator[TunnelStatus]:
         """Every tunnel, oldest first."""
         traffic = self._role.data.counters().tunnels
-        port = self._role.configuration.relay.port
-        for view in self._role.machine.tunnels():
-            sent = traffic.get(view.tunnel, Traffic())
-            yield TunnelStatus(
-                id=str(view.tunnel),
-                state=TunnelState.ESTABLISHED,
-                relay_address=view.local,
-                relay_port=port,
-                gateway_address=view.tunnel.address,
-                gateway_port=view.tunnel.port,
-                local_address=view.local,
-                local_port=port,
-                established_at=self._clock.utc(view.since),
-                query_interval=self._role.configuration.relay.query_interval,
-                last_query_age=self._clock.age(view.last_update),
-                expires_in=max(0.0, view.expires - self._clock.now),
-                channels=len(_channels(view)),
-                packets=sent.packets,
-                bytes=sent.bytes,
-            )
+        for endpoint in self._role.machine.endpoints():
+            view = self._role.machine.tunnel(endpoint)
+            if view is not None:
+                yield self._tunnel(view, traffic.get(endpoint, Traffic()))
 
     def channels(self) -> Iterator[ChannelStatus]:
-        """Every channel some tunnel subscribed to."""
-        wanted: dict[Channel, list[TunnelView]] = {}
-        for view in self._role.machine.tunnels():
-            for channel in _channels(view):
-                wanted.setdefault(channel, []).append(view)
-        traffic = self._role.data.counters().channels
-        for channel, views in wanted.items():
-            moved = traffic.get(channel, Traffic())
+        """Every channel some tunnel subscribed to, oldest first."""
+        counters = self._role.data.counters()
+        groups: dict[Address, _Flow] = {}
+        for channel, traffic in counters.channels.items():
+            groups.setdefault(channel.group, _Flow()).add(traffic, counters.seen_at[channel])
+        for channel in self._role.channels.channels():
+            subscribers = self._role.channels.subscribers(channel)
+            if subscribers is None:
+                continue
+            flow = _Flow()
             if channel.source is None:
-                moved = _sum(item for key, item in traffic.items() if key.group == channel.group)
-            yield ChannelStatus(
-                source=channel.source,
-                group=channel.group,
-                since=self._clock.utc(min(view.since for view in views)),
-                interests=[_interest(view, channel) for view in views[:_LISTED]],
-                interest_count=len(views),
-                incoming_interface=self._role.configuration.relay.interfaces[0],
-                tunnels=[str(view.tunnel) for view in views[:_LISTED]],
-                tunnel_count=len(views),
-                packets=moved.packets,
-                bytes=moved.bytes,
-            )
+                flow = groups.get(channel.group, flow)
+            elif channel in counters.channels:
+                flow.add(counters.channels[channel], counters.seen_at[channel])
+            yield self._channel(channel, subscribers, flow)
 
     def interfaces(self) -> list[InterfaceStatus]:
         """Native interfaces."""
@@ -105,7 +85,7 @@ class RelayViews:
 
     def forwarded(self) -> Traffic:
         """Everything sent into tunnels."""
-        return _sum(self._role.data.counters().tunnels.values())
+        return self._role.data.counters().sent
 
     def control(self) -> dict[str, dict[str, int]]:
         """Counters of the relay machine."""
@@ -118,8 +98,7 @@ class RelayViews:
 
     def counts(self) -> tuple[int, int]:
         """Tunnels open and channels subscribed."""
-        views = self._role.machine.tunnels()
-        return len(views), len({channel for view in views for channel in _channels(view)})
+        return self._role.machine.tunnel_count, len(self._role.channels)
 
     def problems(self) -> Iterator[Problem]:
         """What keeps tunnels from being fed."""
@@ -146,27 +125,57 @@ class RelayViews:
                     subject=status.name,
                 )
 
+    def _tunnel(self, view: TunnelView, sent: Traffic) -> TunnelStatus:
+        relay = self._role.configuration.relay
+        return TunnelStatus(
+            id=str(view.tunnel),
+            state=TunnelState.ESTABLISHED,
+            relay_address=view.local,
+            relay_port=relay.port,
+            gateway_address=view.tunnel.address,
+            gateway_port=view.tunnel.port,
+            local_address=view.local,
+            local_port=relay.port,
+            established_at=self._clock.utc(view.since),
+            query_interval=relay.query_interval,
+            last_query_age=self._clock.age(view.last_update),
+            expires_in=max(0.0, view.expires - self._clock.now),
+            channels=self._role.channels.count(view.tunnel),
+            packets=sent.packets,
+            bytes=sent.bytes,
+        )
 
-def _channels(view: TunnelView) -> list[Channel]:
-    """Channels of a tunnel: listed sources, or (*,G) for any-source interest."""
-    channels: list[Channel] = []
-    for group, wanted in view.groups.items():
-        if wanted.mode is FilterMode.EXCLUDE:
-            channels.append(Channel(None, group))
-        else:
-            channels += [Channel(source, group) for source in wanted.sources]
-    return channels
+    def _channel(self, channel: Channel, subscribers: Subscribers, flow: _Flow) -> ChannelStatus:
+        interfaces = self._role.configuration.relay.interfaces
+        listed = list(islice(subscribers.tunnels, _LISTED))
+        return ChannelStatus(
+            source=channel.source,
+            group=channel.group,
+            since=self._clock.utc(subscribers.since),
+            interests=[self._interest(tunnel, channel) for tunnel in listed],
+            interest_count=len(subscribers.tunnels),
+            incoming_interface=interfaces[0] if len(interfaces) == 1 else None,  # of several nobody knows which
+            tunnels=[str(tunnel) for tunnel in listed],
+            tunnel_count=len(subscribers.tunnels),
+            packets=flow.packets,
+            bytes=flow.bytes,
+            last_packet_age=self._clock.age(flow.seen_at),
+        )
+
+    def _interest(self, tunnel: Endpoint, channel: Channel) -> Interest:
+        excluded = self._role.channels.filter(tunnel, channel.group).sources if channel.source is None else ()
+        return Interest(kind=InterestKind.AMT, neighbor=str(tunnel), excluded_sources=sorted(excluded, key=int))
 
 
-def _interest(view: TunnelView, channel: Channel) -> Interest:
-    wanted = view.groups[channel.group]
-    excluded = sorted(wanted.sources, key=int) if wanted.mode is FilterMode.EXCLUDE else []
-    return Interest(kind=InterestKind.AMT, neighbor=str(view.tunnel), excluded_sources=excluded)
+@dataclass(slots=True)
+class _Flow:
+    """What came in for a channel, and when last (loop time)."""
 
+    packets: int = 0
+    bytes: int = 0
+    seen_at: float | None = None
 
-def _sum(items: Iterable[Traffic]) -> Traffic:
-    total = Traffic()
-    for item in items:
-        total.packets += item.packets
-        total.bytes += item.bytes
-    return total
+    def add(self, traffic: Traffic, seen_at: float) -> None:
+        self.packets += traffic.packets
+        self.bytes += traffic.bytes
+        self.seen_at = seen_at if self.seen_at is None else max(self.seen_at, seen_at)

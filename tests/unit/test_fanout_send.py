@@ -404,3 +404,17 @@ def test_local_address_and_checksum_are_set_on_the_wire() -> None:
         assert [(data, source[0]) for data, source in received] == [(b"ab", "127.0.0.7")] * 3 + [
             (b"ab", "127.0.0.8")
         ] * 3
+
+
+async def test_what_was_sent_in_all_does_not_go_back_when_a_tunnel_goes(make_fanout, gateways):
+    fanout = make_fanout()
+    first, second = gateways(2)
+    for gateway in (first, second):
+        fanout.set_interest(gateway.endpoint, None, GROUP, Filter.include([ONE]))
+    fanout.deliver([packet()])
+    await second.gets([packet()])
+    fanout.remove_tunnel(first.endpoint)
+    counters = fanout.counters()
+    assert (counters.sent.packets, counters.sent.bytes) == (2, 200)
+    assert list(counters.tunnels) == [second.endpoint]
+    assert counters.seen_at[Channel(ONE, GROUP)] == pytest.approx(asyncio.get_running_loop().time(), abs=3)
