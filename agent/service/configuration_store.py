@@ -64,7 +64,6 @@ class ConfigurationStore:
         self._timer: asyncio.TimerHandle | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._last_error: str | None = None
-        self._listeners: list[Callable[[], None]] = []
         self._text = read(self.path)
         self._configuration = parse(self._text, str(self.path), with_files=True)
         self._history = History(self._configuration.state_dir)
@@ -117,10 +116,6 @@ class ConfigurationStore:
         """From now on hand committed configurations to `apply`, and watch the confirm timer. Needs a running loop."""
         self._apply = apply
         self._arm()
-
-    def on_reload(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after each reload of the file; what it raises as OSError is remembered as last error."""
-        self._listeners.append(listener)
 
     def close(self) -> None:
         """Stop watching; an unconfirmed commit stays written down."""
@@ -199,13 +194,10 @@ class ConfigurationStore:
         async with self._lock:
             try:
                 text = await asyncio.to_thread(read, self.path)
-                diff = await self._switch(text, str(self.path), None)
-                for listener in self._listeners:
-                    listener()
+                return await self._switch(text, str(self.path), None)
             except (ConfigurationError, RefusedError, OSError) as error:
                 self._last_error = f"reload: {error}"
                 raise
-            return diff
 
     @contextlib.asynccontextmanager
     async def _changing(self, base: str | None) -> AsyncIterator[None]:

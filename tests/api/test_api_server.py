@@ -181,12 +181,12 @@ async def test_tls_before_1_2_is_refused(tls):
         await asyncio.open_connection(*opened.address, ssl=old)
 
 
-async def test_a_renewed_certificate_is_served_after_a_reload(tls, tmp_path, store):
+async def test_a_renewed_certificate_is_served_without_a_restart(tls, tmp_path):
     opened, certificate, key = tls
     renewed, renewed_key = make_certificate(tmp_path, "renewed")
     renewed.replace(certificate)
     renewed_key.replace(key)
-    await store.reload()
+    opened.reload_certificate()
     trusting = ssl.create_default_context(cafile=str(certificate))
     _, writer = await asyncio.open_connection(*opened.address, ssl=trusting)
     assert writer.get_extra_info("peercert")["subject"] == ((("commonName", "renewed"),),)

@@ -77,7 +77,6 @@ class ApiServer:
         else:
             listener = listen_tcp(*endpoint)
             self.address = listener.getsockname()[:2]
-        self._store.on_reload(self.reload_certificate)
         self._server = _Server(config)
         self._task = asyncio.get_running_loop().create_task(self._server.serve([listener]), name="api")
         listening = asyncio.ensure_future(self._server.listening.wait())
@@ -100,7 +99,7 @@ class ApiServer:
                     path.unlink()
 
     def reload_certificate(self) -> None:
-        """Use the certificate files as they are now for new connections; called after each reload of the file.
+        """Use the certificate files as they are now for new connections.
 
         Raises:
             ListenError: they do not fit; the old ones stay in use.
