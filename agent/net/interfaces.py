@@ -25,6 +25,7 @@ from agent.net.interface_table import (
     differences,
 )
 from agent.net.routing import local_address_towards
+from agent.net.socket_options import set_receive_buffer
 from agent.protocol.channels import Network
 
 __all__ = [
@@ -108,7 +109,7 @@ class InterfaceMonitor:
         """
         rtnetlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, 0)
         try:
-            _set_receive_buffer(rtnetlink)
+            set_receive_buffer(rtnetlink, _RECEIVE_BUFFER)
             rtnetlink.bind((0, _GROUPS))
             self._begin_dump(rtnetlink)
         except BaseException:
@@ -217,10 +218,3 @@ def local_networks(interfaces: Iterable[Interface]) -> tuple[Network, ...]:
         if item.prefix_length
     }
     return tuple(sorted(networks, key=lambda network: (network.version, network.network_address, network.prefixlen)))
-
-
-def _set_receive_buffer(rtnetlink: socket.socket) -> None:
-    try:
-        rtnetlink.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_RCVBUFFORCE", 33), _RECEIVE_BUFFER)
-    except PermissionError:
-        rtnetlink.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, Protocol
 
+from agent.net.socket_options import attach_filter
 from agent.protocol.channels import Address, Family
 
 SLOTS: Final = 32
@@ -26,6 +27,15 @@ _VIFF_USE_IFINDEX: Final = 8
 _TTL_THRESHOLD: Final = 1
 _NO_CACHE: Final = 1  # IGMPMSG_NOCACHE and MRT6MSG_NOCACHE
 _WRONG_INTERFACE: Final = 2  # IGMPMSG_WRONGVIF and MRT6MSG_WRONGMIF
+_UPCALLS_ONLY: Final = b"".join(
+    struct.pack("=HBBI", *instruction)
+    for instruction in (
+        (0x30, 0, 0, 9),  # load the IP protocol
+        (0x15, 0, 1, 0),  # 0?
+        (0x06, 0, 0, 0xFFFF),  # accept
+        (0x06, 0, 0, 0),  # drop
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +93,7 @@ class LayoutIPv4:
 
     def silence(self, owner: socket.socket) -> None:
         """Accept only upcalls, which carry IP protocol 0 where an IGMP message carries 2."""
-        attach_filter(owner, ((0x30, 0, 0, 9), (0x15, 0, 1, 0), (0x06, 0, 0, 0xFFFF), (0x06, 0, 0, 0)))
+        attach_filter(owner, _UPCALLS_ONLY)
 
     def interface(self, slot: int, index: int) -> bytes:
         """The `struct vifctl`."""
@@ -158,16 +168,6 @@ class LayoutIPv6:
             return None
         (slot,) = struct.unpack_from("=H", message, 2)
         return Upcall(IPv6Address(message[8:24]), IPv6Address(message[24:40]), slot, kind == _NO_CACHE)
-
-
-def attach_filter(owner: socket.socket, program: tuple[tuple[int, int, int, int], ...]) -> None:
-    """Attach a classic BPF program (code, jump if true, jump if false, operand) to a socket."""
-    import ctypes  # noqa: PLC0415  only here a pointer goes into a socket option
-
-    so_attach_filter = 26
-    code = b"".join(struct.pack("=HBBI", *instruction) for instruction in program)
-    buffer = ctypes.create_string_buffer(code, len(code))
-    owner.setsockopt(socket.SOL_SOCKET, so_attach_filter, struct.pack("@HP", len(program), ctypes.addressof(buffer)))
 
 
 def _socket_address(address: Address) -> bytes:

@@ -7,17 +7,16 @@ about checksums and segmentation the sender left to the hardware.
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import fcntl
 import os
 import socket
 import struct
-from typing import Any, Final
+from typing import Final
 
-from cffi import FFI
-
+from agent.net.libc import ffi, libc
 from agent.net.packet_filter import multicast_filter
+from agent.net.socket_options import attach_filter, set_receive_buffer
 from agent.protocol.channels import Family
 
 VIRTIO_HEADER: Final = struct.Struct("=BBHHHH")  # flags, gso_type, hdr_len, gso_size, csum_start, csum_offset
@@ -31,23 +30,10 @@ _SOL_PACKET: Final = 263
 _PACKET_STATISTICS: Final = 6
 _PACKET_VNET_HDR: Final = 15
 _PACKET_IGNORE_OUTGOING: Final = 23
-_SO_ATTACH_FILTER: Final = 26
-_SO_RCVBUFFORCE: Final = 33
 _SIOCGIFHWADDR: Final = 0x8927
 _RECEIVE_BUFFER: Final = 8 << 20  # some 70 ms of a full gigabit: longer queues would only make live video late
 _ETHER_TYPE: Final = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
 _LINK_HEADER: Final = {1: 14, 772: 14, 512: 0, 768: 0, 769: 0, 776: 0, 778: 0, 65534: 0}  # ARPHRD_*, linux/if_arp.h
-
-_ffi: Final = FFI()
-_ffi.cdef(
-    """
-    struct iovec { void *iov_base; size_t iov_len; };
-    struct msghdr { void *msg_name; unsigned msg_namelen; struct iovec *msg_iov; size_t msg_iovlen;
-                    void *msg_control; size_t msg_controllen; int msg_flags; };
-    struct mmsghdr { struct msghdr msg_hdr; unsigned msg_len; };
-    int recvmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags, void *timeout);
-    """
-)
 
 
 class UnsupportedLinkError(OSError):
@@ -66,7 +52,6 @@ class PacketSocket:
         self.interface = interface
         self.family = family
         self.link_header = link_header_length(interface)
-        self._library: Any = _ffi.dlopen(None)
         self._dropped = 0
         # Protocol 0 receives nothing, so no unfiltered frame slips in before the filter is attached.
         self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
@@ -80,31 +65,25 @@ class PacketSocket:
 
     def _configure(self) -> None:
         program = multicast_filter(self.family, socket.if_nametoindex(self.interface))
-        code = ctypes.create_string_buffer(b"".join(program))
-        self._socket.setsockopt(
-            socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(code))
-        )
+        attach_filter(self._socket, b"".join(program))
         self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
-        try:
-            self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER)
-        except PermissionError:
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        set_receive_buffer(self._socket, _RECEIVE_BUFFER)
 
     def _allocate(self) -> None:
         self._buffer = bytearray(BATCH * _FRAME_SIZE)
         self._view = memoryview(self._buffer)
-        base = _ffi.cast("char *", _ffi.from_buffer(self._buffer))
-        self._vectors = _ffi.new("struct iovec[]", BATCH)
-        self._messages = _ffi.new("struct mmsghdr[]", BATCH)
+        base = ffi.cast("char *", ffi.from_buffer(self._buffer))
+        self._vectors = ffi.new("struct iovec[]", BATCH)
+        self._messages = ffi.new("struct mmsghdr[]", BATCH)
         for index in range(BATCH):
             self._vectors[index].iov_base = base + index * _FRAME_SIZE
             self._vectors[index].iov_len = _FRAME_SIZE
             self._messages[index].msg_hdr.msg_iov = self._vectors + index
             self._messages[index].msg_hdr.msg_iovlen = 1
-        size = _ffi.sizeof("struct mmsghdr")
-        words = memoryview(_ffi.buffer(self._messages)).cast("I")
-        self._lengths = words[_ffi.offsetof("struct mmsghdr", "msg_len") // 4 :: size // 4]
+        size = ffi.sizeof("struct mmsghdr")
+        words = memoryview(ffi.buffer(self._messages)).cast("I")
+        self._lengths = words[ffi.offsetof("struct mmsghdr", "msg_len") // 4 :: size // 4]
 
     def fileno(self) -> int:
         """Descriptor to poll for reading."""
@@ -118,9 +97,9 @@ class PacketSocket:
         Raises:
             OSError: the interface went down or away (ENETDOWN, ENXIO), or a frame could not be described (EINVAL).
         """
-        count: int = self._library.recvmmsg(self._socket.fileno(), self._messages, min(limit, BATCH), 0, _ffi.NULL)
+        count: int = libc.recvmmsg(self._socket.fileno(), self._messages, min(limit, BATCH), 0, ffi.NULL)
         if count < 0:
-            number = _ffi.errno
+            number = ffi.errno
             if number in (errno.EAGAIN, errno.EINTR):
                 return []
             raise OSError(number, os.strerror(number), self.interface)

@@ -7,7 +7,6 @@ hence a packet socket with the interface in all-multicast mode.
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import errno
 import socket
 import struct
@@ -16,13 +15,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from agent.net.rawlink_filter import LinkProtocol, link_filter
+from agent.net.socket_options import attach_filter, set_receive_buffer
 from agent.protocol.channels import Family
 
 _SOL_PACKET: Final = 263
 _PACKET_ADD_MEMBERSHIP: Final = 1
 _PACKET_IGNORE_OUTGOING: Final = 23  # since Linux 4.20; the filter refuses PACKET_OUTGOING too
 _PACKET_MR_ALLMULTI: Final = 2
-_SO_ATTACH_FILTER: Final = 26
 _ETHERTYPE: Final = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
 _MINIMUM_HEADER: Final = {Family.IPV4: 20, Family.IPV6: 40}
 _DRAIN: Final = 64
@@ -143,9 +142,9 @@ class RawLink:
         index = socket.if_nametoindex(self.interface)
         link = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK, 0)
         try:
-            _attach_filter(link, link_filter(self._protocol, self.family, index))
+            attach_filter(link, link_filter(self._protocol, self.family, index))
             _ignore_outgoing(link)
-            _set_receive_buffer(link)
+            set_receive_buffer(link, _RECEIVE_BUFFER)
             # Protocol 0 above and the bind below make sure that no packet of another interface slips in.
             link.bind((self.interface, _ETHERTYPE[self.family]))
             membership = struct.pack("iHH8s", index, _PACKET_MR_ALLMULTI, 0, b"")
@@ -202,23 +201,9 @@ def _index_of(interface: str) -> int:
         return -1
 
 
-def _attach_filter(link: socket.socket, program: bytes) -> None:
-    instructions = ctypes.create_string_buffer(program, len(program))  # must live until setsockopt has copied it
-    link.setsockopt(
-        socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(program) // 8, ctypes.addressof(instructions))
-    )
-
-
 def _ignore_outgoing(link: socket.socket) -> None:
     try:
         link.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
     except OSError as error:
         if error.errno != errno.ENOPROTOOPT:
             raise
-
-
-def _set_receive_buffer(link: socket.socket) -> None:
-    try:
-        link.setsockopt(socket.SOL_SOCKET, getattr(socket, "SO_RCVBUFFORCE", 33), _RECEIVE_BUFFER)
-    except PermissionError:  # CAP_NET_ADMIN missing
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _RECEIVE_BUFFER)

@@ -15,10 +15,10 @@ import os
 import socket
 import struct
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Final, TypeAlias
+from typing import Final, TypeAlias
 
-from cffi import FFI
-
+from agent.net.libc import ffi, libc
+from agent.net.socket_options import set_receive_buffer
 from agent.protocol.channels import Address, Endpoint
 
 MOST_MESSAGES: Final = 64
@@ -34,27 +34,13 @@ _MSG_DONTWAIT: Final = 0x40
 _SOL_UDP: Final = 17
 _UDP_NO_CHECK6_RX: Final = 102
 _UDP_GRO: Final = 104
-_SO_RCVBUFFORCE: Final = 33
 _SO_MEMINFO: Final = 55
 _CONTROL_HEADER: Final = struct.Struct("@Lii")
 
-_ffi = FFI()
-_ffi.cdef(
-    """
-    struct iovec { void *iov_base; size_t iov_len; };
-    struct msghdr {
-        void *msg_name; unsigned int msg_namelen; struct iovec *msg_iov; size_t msg_iovlen;
-        void *msg_control; size_t msg_controllen; int msg_flags;
-    };
-    struct mmsghdr { struct msghdr msg_hdr; unsigned int msg_len; };
-    int recvmmsg(int sockfd, void *msgvec, unsigned int vlen, int flags, void *timeout);
-    """
-)
-_libc: Any = _ffi.dlopen(None)
-_MESSAGE_SIZE: Final = _ffi.sizeof("struct mmsghdr")
-_LENGTH_AT: Final = _ffi.offsetof("struct mmsghdr", "msg_len")
-_CONTROL_LENGTH_AT: Final = _ffi.offsetof("struct msghdr", "msg_controllen")
-_WORD: Final = _ffi.sizeof("size_t")  # an unsigned long on every Linux
+_MESSAGE_SIZE: Final = ffi.sizeof("struct mmsghdr")
+_LENGTH_AT: Final = ffi.offsetof("struct mmsghdr", "msg_len")
+_CONTROL_LENGTH_AT: Final = ffi.offsetof("struct msghdr", "msg_controllen")
+_WORD: Final = ffi.sizeof("size_t")  # an unsigned long on every Linux
 
 
 Message: TypeAlias = tuple[int, int, int, int, bytes]
@@ -81,9 +67,9 @@ class BatchReceiver:
         self.memory = memoryview(self._pages)
         self._names = bytearray(MOST_MESSAGES * _NAME_SIZE)
         self._control = bytearray(MOST_MESSAGES * _CONTROL_SIZE)
-        self._vectors = _ffi.new("struct iovec[]", MOST_MESSAGES)
-        self._messages = _ffi.new("struct mmsghdr[]", MOST_MESSAGES)
-        self._addresses = [_ffi.from_buffer(part) for part in (self._pages, self._names, self._control)]
+        self._vectors = ffi.new("struct iovec[]", MOST_MESSAGES)
+        self._messages = ffi.new("struct mmsghdr[]", MOST_MESSAGES)
+        self._addresses = [ffi.from_buffer(part) for part in (self._pages, self._names, self._control)]
         data, names, control = self._addresses
         for index in range(MOST_MESSAGES):
             self._vectors[index].iov_base = data + index * SLOT_SIZE
@@ -92,7 +78,7 @@ class BatchReceiver:
             header.msg_name, header.msg_namelen = names + index * _NAME_SIZE, _NAME_SIZE
             header.msg_iov, header.msg_iovlen = self._vectors + index, 1
             header.msg_control, header.msg_controllen = control + index * _CONTROL_SIZE, _CONTROL_SIZE
-        self._headers = memoryview(_ffi.buffer(self._messages)).cast("B")
+        self._headers = memoryview(ffi.buffer(self._messages)).cast("B")
         self._lengths = self._headers.cast("I")[_LENGTH_AT // 4 :: _MESSAGE_SIZE // 4]
         self._control_lengths = self._headers.cast("L")[_CONTROL_LENGTH_AT // _WORD :: _MESSAGE_SIZE // _WORD]
         self._fresh = bytes(self._headers)
@@ -118,10 +104,10 @@ class BatchReceiver:
             self._descriptor = descriptor
             self._names[:] = bytes(len(self._names))
             self._control[:] = bytes(len(self._control))
-        count = _libc.recvmmsg(descriptor, self._messages, most, _MSG_DONTWAIT, _ffi.NULL)
+        count = libc.recvmmsg(descriptor, self._messages, most, _MSG_DONTWAIT, ffi.NULL)
         if count <= 0:
-            if count < 0 and _ffi.errno not in (errno.EAGAIN, errno.EINTR):
-                raise OSError(_ffi.errno, os.strerror(_ffi.errno))
+            if count < 0 and ffi.errno not in (errno.EAGAIN, errno.EINTR):
+                raise OSError(ffi.errno, os.strerror(ffi.errno))
             return []
         self._used = count
         return self._collect(count)
@@ -195,10 +181,7 @@ def prepare_socket(receiving: socket.socket, buffer_size: int) -> bool:
         buffer_size: octets of receive buffer wanted; beyond the system's limit only with CAP_NET_ADMIN.
     """
     receiving.setblocking(False)
-    try:
-        receiving.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_size)
-    except PermissionError:
-        receiving.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer_size)
+    set_receive_buffer(receiving, buffer_size)
     if receiving.family == socket.AF_INET6:
         receiving.setsockopt(_SOL_UDP, _UDP_NO_CHECK6_RX, 1)
         receiving.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)

@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeAlias
 
-from cffi import FFI
-
+from agent.net.libc import ffi, libc
 from agent.protocol.channels import Address, Endpoint, Family
 
 MAX_SEGMENTS: Final = 64
@@ -35,17 +34,6 @@ CData: TypeAlias = Any
 
 _GSO_ERRORS: Final = frozenset({errno.EMSGSIZE, errno.EINVAL, errno.EIO, errno.EOPNOTSUPP})
 
-_ffi: Final[Any] = FFI()
-_ffi.cdef(
-    """
-    struct iovec { void *iov_base; size_t iov_len; };
-    struct msghdr { void *msg_name; unsigned msg_namelen; struct iovec *msg_iov; size_t msg_iovlen;
-                    void *msg_control; size_t msg_controllen; int msg_flags; };
-    struct mmsghdr { struct msghdr msg_hdr; unsigned msg_len; };
-    int sendmmsg(int fd, struct mmsghdr *messages, unsigned count, int flags);
-    """
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Destination:
@@ -64,7 +52,7 @@ class Batch:
     def __init__(self, destinations: Sequence[Destination]) -> None:
         self.destinations = tuple(destinations)
         self._buffer = bytearray().join(destination.header for destination in self.destinations)
-        self.pointer = _ffi.cast("struct mmsghdr *", _ffi.from_buffer(self._buffer))
+        self.pointer = ffi.cast("struct mmsghdr *", ffi.from_buffer(self._buffer))
 
     def __len__(self) -> int:
         return len(self.destinations)
@@ -95,8 +83,7 @@ class BatchSender:
     def __init__(self, sender: socket.socket, *, segmentation: bool = True) -> None:
         self._socket = sender
         self.family = Family.IPV4 if sender.family == socket.AF_INET else Family.IPV6
-        self._library: Any = _ffi.dlopen(None)
-        self._vector = _ffi.new("struct iovec *")
+        self._vector = ffi.new("struct iovec *")
         self._controls: dict[Address | None, CData] = {}
         self._segment_sizes: list[memoryview] = []
         self._segment = 0
@@ -109,16 +96,16 @@ class BatchSender:
 
     def destination(self, endpoint: Endpoint, local: Address | None) -> Destination:
         """Prebuild what addresses `endpoint` from `local` (None: the socket's own address or the kernel's choice)."""
-        name = _ffi.from_buffer(bytearray(_socket_address(endpoint)))
+        name = ffi.from_buffer(bytearray(_socket_address(endpoint)))
         control = self._control(local)
-        header = _ffi.new("struct mmsghdr *")
+        header = ffi.new("struct mmsghdr *")
         header.msg_hdr.msg_name = name
         header.msg_hdr.msg_namelen = len(name)
         header.msg_hdr.msg_iov = self._vector
         header.msg_hdr.msg_iovlen = 1
-        header.msg_hdr.msg_control = control if len(control) else _ffi.NULL
+        header.msg_hdr.msg_control = control if len(control) else ffi.NULL
         header.msg_hdr.msg_controllen = len(control)
-        return Destination(endpoint, bytes(_ffi.buffer(header)), name)
+        return Destination(endpoint, bytes(ffi.buffer(header)), name)
 
     def send(self, batch: Batch, payload: bytes, segment: int = 0, start: int = 0) -> Outcome:
         """Send `payload` to every destination of `batch` from index `start` on; never blocks.
@@ -129,7 +116,7 @@ class BatchSender:
             segment: bytes of a datagram when there are several, else 0.
             start: first destination.
         """
-        data = _ffi.from_buffer(payload)
+        data = ffi.from_buffer(payload)
         self._vector.iov_base = data
         self._vector.iov_len = len(payload)
         self._set_segment(segment)
@@ -139,11 +126,11 @@ class BatchSender:
         retried = -1
         while outcome.position < total:
             count = min(total - outcome.position, _MESSAGES_PER_CALL)
-            sent: int = self._library.sendmmsg(descriptor, batch.pointer + outcome.position, count, 0)
+            sent: int = libc.sendmmsg(descriptor, batch.pointer + outcome.position, count, 0)
             if sent > 0:
                 outcome.position += sent
                 continue
-            number = _ffi.errno
+            number = ffi.errno
             if number == errno.EAGAIN:
                 break
             if number == errno.EINTR:
@@ -175,7 +162,7 @@ class BatchSender:
             if self.segmentation:
                 self._segment_sizes.append(memoryview(data)[16:18].cast("H"))
                 self._segment_sizes[-1][0] = self._segment
-            control = self._controls[local] = _ffi.from_buffer(data)
+            control = self._controls[local] = ffi.from_buffer(data)
         return control
 
     def _set_segment(self, segment: int) -> None:

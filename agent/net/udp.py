@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
+from agent.net.socket_options import set_receive_buffer
 from agent.protocol.channels import Address, Datagram, Endpoint
 
 AMT_PORT: Final = 2268
@@ -19,8 +20,6 @@ AMT_PORT: Final = 2268
 
 DEFAULT_RECEIVE_BUFFER: Final = 8 << 20
 
-_SO_RCVBUFFORCE: Final = 33
-_SO_SNDBUFFORCE: Final = 32
 _IP_TOS: Final = 1
 _IP_PKTINFO: Final = 8
 _IP_MTU_DISCOVER: Final = 10
@@ -255,24 +254,6 @@ def bind_to_interface(udp: socket.socket, interface: str) -> None:
         OSError: there is no such interface, or CAP_NET_RAW is missing.
     """
     udp.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, interface.encode())
-
-
-def set_receive_buffer(udp: socket.socket, size: int) -> int:
-    """Ask for a receive buffer of `size` bytes and return what the kernel granted (its own overhead included)."""
-    try:
-        udp.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, size)
-    except PermissionError:  # without CAP_NET_ADMIN net.core.rmem_max is the limit
-        udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, size)
-    return udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
-
-
-def set_send_buffer(udp: socket.socket, size: int) -> int:
-    """Ask for a send buffer of `size` bytes and return what the kernel granted (its own overhead included)."""
-    try:
-        udp.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, size)
-    except PermissionError:
-        udp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, size)
-    return udp.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
 
 
 def _set(udp: socket.socket, address: Address, ipv4: tuple[int, int], ipv6: tuple[int, int], value: int = 1) -> None:

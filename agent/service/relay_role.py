@@ -13,6 +13,7 @@ from agent.dataplane.fanout_oversize import Oversize
 from agent.dataplane.relay import RelayDataPlane
 from agent.net import udp
 from agent.net.interfaces import ChangeKind, InterfaceChange, InterfaceMonitor
+from agent.net.socket_options import set_send_buffer
 from agent.protocol.channels import Address, Family
 from agent.protocol.relay import InterestChanged, Relay, RelayConfig, TunnelClosed, TunnelOpened
 from agent.service.config import Configuration

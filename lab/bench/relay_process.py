@@ -16,7 +16,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from agent.dataplane.relay import RelayDataPlane
-from agent.net.udp import set_send_buffer
+from agent.net.socket_options import set_send_buffer
 from agent.protocol.channels import Endpoint, Family, Filter
 from lab.bench.relay_topology import GATEWAY_IPV4, NATIVE_AT_RELAY, SOURCE_IPV4
 

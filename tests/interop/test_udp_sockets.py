@@ -10,7 +10,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from agent.net.udp import open_relay_socket, open_tunnel_socket, read_error_queue, receive, send, set_receive_buffer
+from agent.net.socket_options import set_receive_buffer
+from agent.net.udp import open_relay_socket, open_tunnel_socket, read_error_queue, receive, send
 from agent.protocol.channels import Datagram, Endpoint
 from agent.protocol.wire.ip import IPPacket, UDPDatagram, encode_udp
 from lab.own_namespace import ip, missing_for_own_namespace, run_in_own_namespace, until
