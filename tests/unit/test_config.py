@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from agent.service.config import (
     Configuration,
     ConfigurationError,
+    EngineChoice,
     Role,
     load,
     parse,
@@ -79,6 +80,8 @@ last_member_query_interval = 0.5
 [mld]
 last_listener_query_interval = 0.25
 last_listener_query_count = 4
+[dataplane]
+engine = "userspace"
 [api]
 listen = "0.0.0.0:8443"
 token_file = "/t"
@@ -90,6 +93,7 @@ tls_key = "/k"
     assert configuration.mld.last_member_query_interval == 0.25
     assert configuration.mld.effective_last_member_query_count == 4
     assert configuration.igmp.effective_startup_query_interval == 31.25
+    assert configuration.dataplane.engine is EngineChoice.USERSPACE
     assert str(configuration.api.tls_key) == "/k"
 
 

@@ -251,9 +251,21 @@ class RelaySection(Section):
     )
 
 
+class EngineChoice(Enum):
+    """Which forwarding engine to use."""
+
+    AUTO = "auto"
+    USERSPACE = "userspace"
+
+
 class DataplaneSection(Section):
     """How packets are moved."""
 
+    engine: EngineChoice = Field(
+        default=EngineChoice.AUTO,
+        description="`auto`: the fastest engine there is for this host; `userspace`: sockets and the kernel's multicast "
+        "routing, on every host. This version has only the latter; `status` names what is in use.",
+    )
     receive_buffer: Annotated[int, Field(strict=True, ge=65_536, le=1_073_741_824)] = Field(
         default=16_777_216, description="Bytes of socket buffer for incoming tunnel data."
     )
