@@ -275,7 +275,10 @@ def _encode_ipv6(packet: IPPacket) -> bytes:
 
 
 def _options(options: bytes, version: int) -> set[tuple[int, int]]:
-    """Types in an option list, each with its length in bytes, header included (RFC 791 §3.1, RFC 8200 §4.2); a broken list ends where it breaks."""
+    """Types in an option list, each with its length in bytes, header included (RFC 791 §3.1, RFC 8200 §4.2).
+
+    A broken list ends where it breaks.
+    """
     end_of_list, padding = (0, 1) if version == 4 else (None, 0)
     header = 0 if version == 4 else 2
     found: set[tuple[int, int]] = set()
