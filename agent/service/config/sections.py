@@ -263,7 +263,7 @@ class DataplaneSection(Section):
 
     engine: EngineChoice = Field(
         default=EngineChoice.AUTO,
-        description="`auto`: the fastest engine there is for this host; `userspace`: sockets and the kernel's multicast "
+        description="`auto`: the fastest engine there is for it; `userspace`: sockets and the kernel's multicast "
         "routing, on every host. This version has only the latter; `status` names what is in use.",
     )
     receive_buffer: Annotated[int, Field(strict=True, ge=65_536, le=1_073_741_824)] = Field(
