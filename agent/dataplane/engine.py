@@ -66,11 +66,15 @@ class Traffic:
 
 @dataclass(slots=True)
 class Counters:
-    """What an engine counted: channels and tunnels since they were set, refusals since the engine started."""
+    """What an engine counted: channels and tunnels since they were set, the rest since the engine started.
+
+    A tunnel that is added again under its name goes on counting; `forwarded` includes tunnels that are gone.
+    """
 
     channels: dict[Channel, Traffic] = field(default_factory=dict)
     tunnels: dict[str, Traffic] = field(default_factory=dict)
     refused: dict[Refusal, int] = field(default_factory=dict)
+    forwarded: Traffic = field(default_factory=Traffic)
 
 
 class Engine(Protocol):
@@ -119,6 +123,9 @@ class Engine(Protocol):
 
     def traffic(self, channel: Channel) -> Traffic | None:
         """What was forwarded of one channel since it was set, None when it is not set; cheap enough to poll."""
+
+    def tunnel_traffic(self) -> dict[str, Traffic]:
+        """What came through each tunnel, cheap enough to poll."""
 
     def counters(self) -> Counters:
         """A snapshot of the counters."""

@@ -105,6 +105,7 @@ class UserspaceEngine:
         self._networks: tuple[Network, ...] = ()
         self._announcer = SourceAnnouncer()
         self._refused: Counter[Refusal] = Counter()
+        self._departed = Traffic()
         self._rule: DontFragmentRule | None = None
         self._rule_state = self._keep_dont_fragment()
         self._output = TapOutput(
@@ -130,8 +131,13 @@ class UserspaceEngine:
 
     def add_tunnel(self, tunnel: TunnelSocket) -> None:
         """Start reading a tunnel's socket; replaces a tunnel of the same name."""
+        former = self._tunnels.get(tunnel.name)
         self.remove_tunnel(tunnel.name)
         state = _Tunnel(tunnel)
+        if former is not None:
+            state.packets, state.bytes = former.packets, former.bytes
+            self._departed.packets -= former.packets
+            self._departed.bytes -= former.bytes
         self._tunnels[tunnel.name] = state
         self._receiver.forget_sockets()
         self._loop.add_reader(tunnel.socket.fileno(), self._read, state)
@@ -142,6 +148,8 @@ class UserspaceEngine:
         if state is None:
             return
         self._loop.remove_reader(state.settings.socket.fileno())
+        self._departed.packets += state.packets
+        self._departed.bytes += state.bytes
         self._refused[Refusal.RECEIVE_OVERFLOW] += dropped_by_socket(state.settings.socket) - state.dropped
 
     def set_channel(self, channel: Channel, tunnels: frozenset[str], interfaces: frozenset[str]) -> None:
@@ -195,16 +203,25 @@ class UserspaceEngine:
         state = self._channels.get(channel.source.packed + channel.group.packed)
         return None if state is None else Traffic(state.packets, state.bytes)
 
+    def tunnel_traffic(self) -> dict[str, Traffic]:
+        """What came through each tunnel."""
+        return {name: Traffic(state.packets, state.bytes) for name, state in self._tunnels.items()}
+
     def counters(self) -> Counters:
         """A snapshot of the counters."""
         refused = self._refused.copy()
         for tunnel in self._tunnels.values():
             refused[Refusal.RECEIVE_OVERFLOW] += dropped_by_socket(tunnel.settings.socket) - tunnel.dropped
         refused[Refusal.OUTPUT_ERROR] += self._output.errors
+        tunnels = self.tunnel_traffic()
         return Counters(
             channels={state.channel: Traffic(state.packets, state.bytes) for state in self._channels.values()},
-            tunnels={name: Traffic(state.packets, state.bytes) for name, state in self._tunnels.items()},
+            tunnels=tunnels,
             refused={refusal: count for refusal, count in refused.items() if count},
+            forwarded=Traffic(
+                self._departed.packets + sum(traffic.packets for traffic in tunnels.values()),
+                self._departed.bytes + sum(traffic.bytes for traffic in tunnels.values()),
+            ),
         )
 
     def close(self) -> None:

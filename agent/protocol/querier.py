@@ -175,6 +175,11 @@ class Querier:
         events, self._events = self._events, []
         return [*events, *self._table.events()]
 
+    @property
+    def group_count(self) -> int:
+        """How many groups the hosts want."""
+        return len(self._table)
+
     def groups(self) -> list[GroupView]:
         """Groups the hosts want, with their timers."""
         return list(self._table.views())

@@ -81,19 +81,22 @@ class ChannelLedger:
                 self._awaited[channel] = since  # to the end of the queue
         return [channel for channel, since in found if now - since <= FAST_SAMPLING]
 
-    def take(self, channel: Channel, traffic: Traffic, now: float) -> None:
-        """Compare a channel's counters with the last look."""
+    def take(self, channel: Channel, traffic: Traffic, now: float) -> Traffic | None:
+        """Compare a channel's counters with the last look; returns what came since, None for nothing."""
         record = self._records.get(channel)
         if record is None:
-            return
-        before = record.traffic.packets if record.traffic is not None else 0
+            return None
+        before = record.traffic
+        if before is None or traffic.packets < before.packets:  # the engine counts anew since the channel was set again
+            before = Traffic()
+        if traffic.packets == before.packets:
+            return None
         record.traffic = Traffic(traffic.packets, traffic.bytes)
-        if traffic.packets == before:
-            return
         record.last_moved = now
         if record.first_packet is None:
             record.first_packet = now
             self._awaited.pop(channel, None)
+        return Traffic(traffic.packets - before.packets, traffic.bytes - before.bytes)
 
     def silent_since(self, channel: Channel) -> float | None:
         """When a channel last moved, or was opened if it never did; None when it is not wanted."""

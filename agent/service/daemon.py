@@ -45,6 +45,8 @@ from agent.service.systemd import Notifier
 
 _log = logging.getLogger(__name__)
 
+_VERSION: Final = version("isthmus")
+
 EXIT_OK: Final = 0
 EXIT_CONFIGURATION: Final = 2
 EXIT_ENVIRONMENT: Final = 3
@@ -81,17 +83,17 @@ class Agent:
         interfaces = self._views.interfaces()
         return AgentStatus(
             name=socket.gethostname(),
-            version=version("isthmus"),
+            version=_VERSION,
             role=configuration.role,
             started_at=self._clock.utc(self._clock.started),
             uptime=self._clock.uptime,
-            ready=all(status.up for status in interfaces if status.role.value != "tunnel"),
+            ready=all(status.up for status in interfaces),
             draining=self._role.draining,
             engine=self._engine(),
             counts=Counts(
                 tunnels=tunnels,
                 channels=channels,
-                joins=len(self.joins()),
+                joins=len(self._role.joins) if isinstance(self._role, GatewayRole) else 0,
                 interfaces=sum(status.up for status in interfaces),
             ),
             configuration=self._store.state(),
@@ -212,7 +214,13 @@ async def _run(config_path: Path) -> int:
     logs.configure(store.configuration.log)
     notifier = Notifier()
     stopping = asyncio.Event()
-    reloads: list[asyncio.Task[None]] = []
+    reloads: set[asyncio.Task[None]] = set()
+
+    def reload() -> None:
+        task = loop.create_task(_reload(store, server, notifier))
+        reloads.add(task)
+        task.add_done_callback(reloads.discard)
+
     agent = Agent(loop, store)
     try:
         store.start(agent.apply)
@@ -221,9 +229,7 @@ async def _run(config_path: Path) -> int:
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, stopping.set)
-            loop.add_signal_handler(
-                signal.SIGHUP, lambda: reloads.append(loop.create_task(_reload(store, server, notifier)))
-            )
+            loop.add_signal_handler(signal.SIGHUP, reload)
             notifier.ready()
             _log.info("agent started role=%s config=%s", store.configuration.role.value, config_path)
             await _watch(stopping, notifier)
@@ -249,7 +255,8 @@ async def _reload(store: ConfigurationStore, server: ApiServer, notifier: Notifi
         _log.error("reload refused, running on as before: %s", error)
     else:
         _log.info("configuration reloaded")
-    notifier.ready()
+    finally:
+        notifier.ready()
 
 
 async def _watch(stopping: asyncio.Event, notifier: Notifier) -> None:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Final
 
-from agent.dataplane.engine import Engine, EngineError
+from agent.dataplane.engine import Engine, EngineError, Traffic
 from agent.protocol.channels import NOTHING, Address, Channel
 from agent.service.channel_ledger import ChannelLedger
 from agent.service.tunnel import Tunnel
@@ -30,7 +30,15 @@ LEARNED_SOURCE_LIFETIME: Final = 210.0
 
 
 class ChannelControl:
-    """Applies plans and watches counters."""
+    """Applies plans and watches counters.
+
+    Attributes:
+        ledger: times of every channel.
+        unserved: channels no relay serves.
+        refused: channels the engine does not forward, and why.
+        sent: what was forwarded out of each interface; it never goes back, and is at most a sample old.
+        on_sample: called once a slow sample.
+    """
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, tree: Tree, engine: Engine, tunnels: Mapping[str, Tunnel]
@@ -38,6 +46,7 @@ class ChannelControl:
         self.ledger = ChannelLedger()
         self.unserved: set[Channel] = set()
         self.refused: dict[Channel, str] = {}
+        self.sent: dict[str, Traffic] = {}
         self.on_sample: Callable[[], None] = lambda: None
         self._loop = loop
         self._tree = tree
@@ -134,16 +143,30 @@ class ChannelControl:
 
     def _apply_engine(self, group: Address, old: GroupPlan, new: GroupPlan) -> None:
         for channel in old.routes.keys() - new.routes.keys():
+            self._sample(channel, old, self._loop.time())
             self._engine.remove_channel(channel)
             self.refused.pop(channel, None)
         for channel, route in new.routes.items():
             if old.routes.get(channel) != route:
+                self._sample(channel, old, self._loop.time())
                 self._set_channel(channel, route)
         if old.any_source != new.any_source:
             if new.any_source is None:
                 self._engine.remove_group(group)
             else:
                 self._engine.set_group(group, frozenset((new.any_source,)))
+
+    def _sample(self, channel: Channel, plan: GroupPlan, now: float) -> None:
+        """Take a look at a channel's counters while it goes as `plan` says."""
+        traffic = self._engine.traffic(channel)
+        moved = self.ledger.take(channel, traffic, now) if traffic is not None else None
+        if moved is None:
+            return
+        route = plan.routes.get(channel)
+        for interface in route.interfaces if route is not None else ():
+            sent = self.sent.setdefault(interface, Traffic())
+            sent.packets += moved.packets
+            sent.bytes += moved.bytes
 
     def _set_channel(self, channel: Channel, route: Route) -> None:
         try:
@@ -168,9 +191,7 @@ class ChannelControl:
         self._fast = None
         now = self._loop.time()
         for channel in self.ledger.awaited(now, FAST_SAMPLE_CHANNELS):
-            traffic = self._engine.traffic(channel)
-            if traffic is not None and traffic.packets:
-                self.ledger.take(channel, traffic, now)
+            self._sample(channel, self.plan(channel.group), now)
         if self.ledger.is_awaiting:
             self._fast = self._loop.call_later(FAST_SAMPLE, self._sample_awaited)
 
@@ -178,9 +199,7 @@ class ChannelControl:
         self._slow = self._loop.call_later(SLOW_SAMPLE, self._sample_all)  # first: nothing below may end the sampling
         now = self._loop.time()
         for channel in self.ledger.channels():
-            traffic = self._engine.traffic(channel)
-            if traffic is not None:
-                self.ledger.take(channel, traffic, now)
+            self._sample(channel, self.plan(channel.group), now)
         for channel in list(self._tree.learned()):
             since = self.ledger.silent_since(channel)
             if since is not None and now - since > LEARNED_SOURCE_LIFETIME:

@@ -52,6 +52,7 @@ class GatewayRole:
         joins: static joins.
         control: plans, channel records and counters.
         monitor: the host's interfaces.
+        missing_families: why families the configuration wants are not carried.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, configuration: Configuration) -> None:
@@ -70,12 +71,13 @@ class GatewayRole:
         self.listeners: dict[tuple[str, Family], Listener] = {}
         state_dir = configuration.gateway.state_dir
         self._ports = PortStore(state_dir / "ports.json")
-        self.joins = StaticJoins(
-            state_dir / "joins.journal", self.tree, configuration.gateway.downstream, families(configuration)
-        )
         built = build_engine(loop, configuration, self._new_source)
         self.engine: Engine = built.engine
         self._release = built.release
+        self.missing_families = built.missing
+        self._families = tuple(family for family in families(configuration) if family not in built.missing)
+        downstream = configuration.gateway.downstream
+        self.joins = StaticJoins(state_dir / "joins.journal", self.tree, downstream, self._families)
         self.monitor = InterfaceMonitor(loop, self._interface_changed)
         self.control = ChannelControl(loop, self.tree, self.engine, self.tunnels)
         self.control.on_sample = self._sampled
@@ -174,7 +176,7 @@ class GatewayRole:
         wanted = [
             (interface, family)
             for interface in self.configuration.gateway.downstream
-            for family in families(self.configuration)
+            for family in self._families
         ]
         for key in [key for key in self.listeners if key not in wanted]:
             self.listeners.pop(key).close()
@@ -246,7 +248,7 @@ class GatewayRole:
         for listener in self.listeners.values():
             if listener.refused:
                 listener.retry_refused()
-        counted = self.engine.counters().tunnels
+        counted = self.engine.tunnel_traffic()
         for name, tunnel in self.tunnels.items():
             if not tunnel.machine.memberships or name not in counted:
                 self._silence.forget(name)

@@ -49,7 +49,7 @@ class GatewayViews:
 
     def tunnels(self) -> Iterator[TunnelStatus]:
         """Every tunnel, in configured order."""
-        traffic = self._role.engine.counters().tunnels
+        traffic = self._role.engine.tunnel_traffic()
         for name in list(self._role.tunnels):
             tunnel = self._role.tunnels.get(name)
             if tunnel is not None:
@@ -68,7 +68,7 @@ class GatewayViews:
         names = [(name, InterfaceRole.UPLINK) for name in gateway.uplink]
         names += [(name, InterfaceRole.DOWNSTREAM) for name in gateway.downstream]
         names.append((gateway.tunnel_interface, InterfaceRole.TUNNEL))
-        sent = self._sent()
+        sent = self._role.control.sent
         return [
             interface_status(name, kind, self._role.monitor.get(name), self._queriers(name), sent.get(name))
             for name, kind in names
@@ -87,9 +87,8 @@ class GatewayViews:
         return {reason.value: count for reason, count in self._role.engine.counters().refused.items()}
 
     def forwarded(self) -> Traffic:
-        """Everything the engine handed on, through all tunnels."""
-        tunnels = self._role.engine.counters().tunnels.values()
-        return Traffic(sum(item.packets for item in tunnels), sum(item.bytes for item in tunnels))
+        """Everything the engine handed on since it started."""
+        return self._role.engine.counters().forwarded
 
     def control(self) -> dict[str, dict[str, int]]:
         """Counters of the machines, summed over tunnels and interfaces."""
@@ -113,11 +112,17 @@ class GatewayViews:
 
     def problems(self) -> Iterator[Problem]:
         """What keeps channels from being carried as meant."""
+        for family, reason in self._role.missing_families.items():
+            yield Problem(
+                code="family_not_carried",
+                severity=Severity.WARNING,
+                message=f"IPv{family} multicast is not carried: {reason}; switch it off in [gateway] if that is meant.",
+            )
         for tunnel in self._role.tunnels.values():
             if tunnel.last_error and tunnel.machine.state in {State.DISCOVERING, State.REQUESTING, State.LIMITED}:
                 yield Problem(
                     code="relay_unreachable" if tunnel.machine.state is not State.LIMITED else "relay_limit",
-                    severity=Severity.ERROR,
+                    severity=Severity.ERROR if self._role.control.subscriptions(tunnel.name) else Severity.WARNING,
                     message=f"The relay does not serve us ({tunnel.last_error}); check the path to it and UDP 2268.",
                     subject=tunnel.name,
                 )
@@ -147,7 +152,7 @@ class GatewayViews:
             if not status.up:
                 yield Problem(
                     code="interface_down",
-                    severity=Severity.ERROR if status.role is not InterfaceRole.TUNNEL else Severity.WARNING,
+                    severity=Severity.ERROR,
                     message=f"Interface {status.name} is absent or down.",
                     subject=status.name,
                 )
@@ -226,22 +231,8 @@ class GatewayViews:
                 version=3 if family == 4 else 2,
                 querier_address=listener.querier.querier_address,
                 elected=listener.querier.is_querier,
-                groups=len(listener.querier.groups()),
+                groups=listener.querier.group_count,
             )
             for (name, family), listener in self._role.listeners.items()
             if name == interface
         ]
-
-    def _sent(self) -> dict[str, Traffic]:
-        """Multicast forwarded out of each interface, by the channels that go there now."""
-        sent: dict[str, Traffic] = {}
-        for channel in self._role.control.ledger.channels():
-            route = self._role.control.plan(channel.group).routes.get(channel)
-            traffic = self._role.engine.traffic(channel)
-            if route is None or traffic is None:
-                continue
-            for interface in route.interfaces:
-                total = sent.setdefault(interface, Traffic())
-                total.packets += traffic.packets
-                total.bytes += traffic.bytes
-        return sent

@@ -208,7 +208,6 @@ class Tunnel:
                 _log.info("relay found tunnel=%s relay=%s", self.name, relay)
                 if relay != self._data_from:
                     self._data_from = relay
-                    self._engine.remove_tunnel(self.name)
                     self._attach()
             case RelayLost(relay, reason):
                 self.last_error = reason.value

@@ -264,3 +264,23 @@ async def test_any_source_interest_counts_as_a_channel_of_its_tunnel(setting):
     assert setting.control.subscriptions("relay") == 1
     setting.control.new_source(channel(ONE), "relay")
     assert [setting.control.subscriptions(name) for name in ("relay", "backup")] == [2, 0]
+
+
+async def test_what_an_interface_was_sent_never_goes_back(setting):
+    def sample(*counts):
+        for count in counts:
+            setting.engine.counted[channel(ONE)] = Traffic(count, 100 * count)
+            setting.control._sample_all()
+
+    setting.want(LAN, Filter.include([ONE]))
+    sample(3, 5)
+    setting.engine.counted[channel(ONE)] = Traffic(6, 600)
+    setting.want(OTHER, Filter.include([ONE]))  # what came before went to the first interface only
+    sample(8)
+    assert setting.control.sent == {"lan0": Traffic(8, 800), "lan1": Traffic(2, 200)}
+    sample(1)  # the engine counts anew
+    assert setting.control.sent["lan1"] == Traffic(3, 300)
+    setting.engine.counted[channel(ONE)] = Traffic(4, 400)
+    setting.want(LAN, NOTHING)
+    setting.want(OTHER, NOTHING)  # the last packets are counted before the channel goes
+    assert setting.control.sent == {"lan0": Traffic(12, 1200), "lan1": Traffic(6, 600)}
