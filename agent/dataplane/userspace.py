@@ -12,18 +12,16 @@ from agent.dataplane.engine import Counters, EngineError, NewSource, Refusal, Tr
 from agent.dataplane.userspace_flow import DONT_FRAGMENT_SOURCE, Flow, flow_of
 from agent.dataplane.userspace_output import TapOutput
 from agent.dataplane.userspace_sources import SourceAnnouncer
+from agent.dataplane.userspace_state import ChannelState, TunnelState
 from agent.dataplane.userspace_trains import AMT_HEADER_SIZE, Key, Train, TrainSorter
 from agent.net.dont_fragment import DontFragmentError, DontFragmentRule
 from agent.net.mroute import MulticastRouter, MulticastRoutingError
 from agent.net.receive_batch import (
-    MOST_MESSAGES,
     BatchReceiver,
     Message,
     dropped_by_socket,
     endpoint_of,
     messages_at_once,
-    prepare_socket,
-    socket_address,
 )
 from agent.net.tap import Tap
 from agent.net.udp import read_error_queue
@@ -32,41 +30,6 @@ from agent.protocol.channels import Address, Channel, Family, Network
 _MULTICAST_DATA: Final = 6
 _ROUNDS_A_WAKEUP: Final = 4
 _KNOWN_FLOWS: Final = 4096
-
-
-class _Tunnel:
-    """A tunnel being read."""
-
-    __slots__ = ("bytes", "dropped", "packets", "settings", "source", "trains", "vector")
-
-    def __init__(self, settings: TunnelSocket) -> None:
-        relay = settings.relay
-        self.settings = settings
-        self.source = socket_address(relay.address, relay.port, settings.socket.family)
-        self.trains = prepare_socket(settings.socket, settings.receive_buffer)
-        self.dropped = dropped_by_socket(settings.socket)
-        self.vector = MOST_MESSAGES
-        self.packets = 0
-        self.bytes = 0
-
-    def accepts(self, sender: bytes) -> bool:
-        """Whether data may come from a socket address."""
-        if sender == self.source:
-            return True
-        return not self.settings.strict_port and sender[:2] + sender[4:] == self.source[:2] + self.source[4:]
-
-
-class _Channel:
-    """A channel being forwarded."""
-
-    __slots__ = ("bytes", "channel", "interfaces", "packets", "tunnels")
-
-    def __init__(self, channel: Channel) -> None:
-        self.channel = channel
-        self.tunnels: frozenset[str] = frozenset()
-        self.interfaces: frozenset[str] | None = None
-        self.packets = 0
-        self.bytes = 0
 
 
 class UserspaceEngine:
@@ -98,8 +61,8 @@ class UserspaceEngine:
         self._routers = dict(routers)
         self._on_new_source = on_new_source
         self._receiver = BatchReceiver()
-        self._tunnels: dict[str, _Tunnel] = {}
-        self._channels: dict[bytes, _Channel] = {}
+        self._tunnels: dict[str, TunnelState] = {}
+        self._channels: dict[bytes, ChannelState] = {}
         self._groups: dict[bytes, frozenset[str]] = {}
         self._flows: dict[tuple[Key, int], Flow | Refusal] = {}
         self._networks: tuple[Network, ...] = ()
@@ -133,7 +96,7 @@ class UserspaceEngine:
         """Start reading a tunnel's socket; replaces a tunnel of the same name."""
         former = self._tunnels.get(tunnel.name)
         self.remove_tunnel(tunnel.name)
-        state = _Tunnel(tunnel)
+        state = TunnelState(tunnel)
         if former is not None:
             state.packets, state.bytes = former.packets, former.bytes
             self._departed.packets -= former.packets
@@ -161,7 +124,7 @@ class UserspaceEngine:
         if channel.source is None:
             raise EngineError(f"{channel} has no source")
         key = channel.source.packed + channel.group.packed
-        state = self._channels.get(key) or _Channel(channel)
+        state = self._channels.get(key) or ChannelState(channel)
         if interfaces != state.interfaces:
             self._route(channel.source, channel.group, interfaces)
             state.interfaces = interfaces
@@ -259,7 +222,7 @@ class UserspaceEngine:
     def _is_local(self, address: Address) -> bool:
         return any(address in network for network in self._networks if network.version == address.version)
 
-    def _read(self, tunnel: _Tunnel) -> None:
+    def _read(self, tunnel: TunnelState) -> None:
         """Take a bounded number of messages, so that the control plane never waits for long."""
         descriptor = tunnel.settings.socket.fileno()
         try:
@@ -278,7 +241,7 @@ class UserspaceEngine:
             for hint in read_error_queue(tunnel.settings.socket):
                 tunnel.settings.on_error(hint)
 
-    def _forward(self, tunnel: _Tunnel, messages: list[Message]) -> None:
+    def _forward(self, tunnel: TunnelState, messages: list[Message]) -> None:
         """Sort one batch into trains and pass them on; a change of the outer ECN mark starts a new sorting."""
         sorter = TrainSorter(self._receiver.memory)
         mark = messages[0][3] & 3
@@ -299,7 +262,7 @@ class UserspaceEngine:
             sorter.add(start, length, segment)
         self._forward_trains(tunnel, sorter, mark, known)
 
-    def _receive_stranger(self, tunnel: _Tunnel, start: int, length: int, segment: int, sender: bytes) -> None:
+    def _receive_stranger(self, tunnel: TunnelState, start: int, length: int, segment: int, sender: bytes) -> None:
         """Control messages are judged by the protocol machine, whoever sent them; data from a stranger is refused."""
         for position in range(start, start + length, segment):
             if self._receiver.memory[position] == _MULTICAST_DATA:
@@ -307,7 +270,7 @@ class UserspaceEngine:
             else:
                 self._receive_control(tunnel, position, min(position + segment, start + length), sender)
 
-    def _receive_control(self, tunnel: _Tunnel, start: int, end: int, sender: bytes) -> None:
+    def _receive_control(self, tunnel: TunnelState, start: int, end: int, sender: bytes) -> None:
         payload = bytes(self._receiver.memory[start:end])
         if payload[0] >> 4:
             self._refused[Refusal.BAD_AMT_HEADER] += 1
@@ -315,11 +278,11 @@ class UserspaceEngine:
         # Not at once: the machine may change tunnels and channels while a batch is in hand.
         self._loop.call_soon(self._deliver_control, tunnel, payload, sender)
 
-    def _deliver_control(self, tunnel: _Tunnel, payload: bytes, sender: bytes) -> None:
+    def _deliver_control(self, tunnel: TunnelState, payload: bytes, sender: bytes) -> None:
         if self._tunnels.get(tunnel.settings.name) is tunnel:
             tunnel.settings.on_control(payload, endpoint_of(sender))
 
-    def _forward_trains(self, tunnel: _Tunnel, sorter: TrainSorter, mark: int, sender: bytes) -> None:
+    def _forward_trains(self, tunnel: TunnelState, sorter: TrainSorter, mark: int, sender: bytes) -> None:
         for train in sorter.trains:
             if train.kind == _MULTICAST_DATA:
                 self._forward_train(tunnel, train, mark)
@@ -327,7 +290,7 @@ class UserspaceEngine:
                 for member in train.members:
                     self._receive_control(tunnel, member[0], member[0] + train.size, sender)
 
-    def _forward_train(self, tunnel: _Tunnel, train: Train, mark: int) -> None:
+    def _forward_train(self, tunnel: TunnelState, train: Train, mark: int) -> None:
         key = (train.key, mark)
         flow = self._flows.get(key)
         if flow is None:
@@ -348,7 +311,7 @@ class UserspaceEngine:
         if intact:
             self._emit(tunnel, flow, train)
 
-    def _forward_each(self, tunnel: _Tunnel, train: Train, mark: int) -> None:
+    def _forward_each(self, tunnel: TunnelState, train: Train, mark: int) -> None:
         """Judge and forward packet by packet: refused ones, fragments, options, anything but plain UDP."""
         for index, member in enumerate(train.members):
             flow = self._judge(train, index, mark)
@@ -363,7 +326,7 @@ class UserspaceEngine:
         start = train.members[index][0]
         return flow_of(bytes(self._receiver.memory[start + AMT_HEADER_SIZE : start + train.size]), mark, self._is_local)
 
-    def _emit(self, tunnel: _Tunnel, flow: Flow, train: Train) -> None:
+    def _emit(self, tunnel: TunnelState, flow: Flow, train: Train) -> None:
         count = len(train.members)
         channel = self._admit(tunnel, flow)
         if isinstance(channel, Refusal):
@@ -376,7 +339,7 @@ class UserspaceEngine:
         tunnel.packets += taken
         tunnel.bytes += octets
 
-    def _admit(self, tunnel: _Tunnel, flow: Flow) -> _Channel | Refusal:
+    def _admit(self, tunnel: TunnelState, flow: Flow) -> ChannelState | Refusal:
         name = tunnel.settings.name
         channel = self._channels.get(flow.channel)
         if channel is not None and name in channel.tunnels:
