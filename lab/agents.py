@@ -114,9 +114,21 @@ class Agent:
         Raises:
             LabError: it ended, or is not ready in time.
         """
+        self.launch()
+        self.wait_until_ready()
+
+    def launch(self) -> None:
+        """Start the agent."""
         with self.place.log.open("a") as log:
             command = [*PROGRAM, "run", "--config", str(self.place.configuration)]
             self._process = self._lab.start(self.place.namespace, *command, stdout=log, stderr=log)
+
+    def wait_until_ready(self) -> None:
+        """Wait until the agent says that it is ready.
+
+        Raises:
+            LabError: it ended, or is not ready in time.
+        """
         try:
             wait_until(self._answers, _START_SECONDS, f"{self.place.name} is ready")
         except LabError as error:

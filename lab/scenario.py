@@ -120,7 +120,9 @@ class Scenario:
                 self._start_proxy()
             for agent in (self.relay, self.border):
                 self._stack.callback(agent.close)
-                agent.start()
+                agent.launch()
+            for agent in (self.relay, self.border):
+                agent.wait_until_ready()
         except BaseException:
             self._stack.close()
             raise

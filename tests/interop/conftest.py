@@ -29,7 +29,7 @@ def make_lab(_nothing_abandoned: None) -> Iterator[Callable[..., Lab]]:
         yield lambda **sizes: stack.enter_context(Lab(Topology(prefix=f"{PREFIX}{os.getpid()}", **sizes)))
 
 
-QUICK_QUERIES = {"query_interval": 2.0, "query_response_interval": 1.0}
+QUICK_QUERIES = {"query_interval": 1.0, "query_response_interval": 0.5}
 """Keys of [relay] that make the waiting in tests short; recovery times scale with the query interval."""
 
 QUICK_LISTENERS = """

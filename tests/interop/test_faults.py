@@ -1,6 +1,6 @@
 """What goes wrong between gateway and relay is over within its documented time, and spoils nothing it need not.
 
-The relay's query interval is 2 s here. Recovery is bounded by the next Request cycle (one interval), or, where the
+The relay's query interval is 1 s here. Recovery is bounded by the next Request cycle (one interval), or, where the
 relay counts as lost, by the retransmissions of a Request (1, 2, 4 and 8 s, RFC 7450 §5.2.3.4) once the fault is over.
 """
 
@@ -24,7 +24,7 @@ from lab.topology import (
 
 pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-INTERVAL = 2.0  # of the relay's queries
+INTERVAL = 1.0  # of the relay's queries
 SLACK = 2.0  # scheduling on a busy machine
 NEXT_CYCLE = INTERVAL + SLACK
 RETRANSMISSION = 8.0 * 1.1 + SLACK  # the longest wait of an exchange, with its jitter
@@ -63,7 +63,7 @@ def test_disturbed_control_messages_delay_a_join_and_lose_nothing(make_scenario,
     scenario.send(SSM_GROUP_IPV4, "--rate", "200")
     counting = scenario.receive(SSM_GROUP_IPV4)
     counting.wait_for_more(2 * RETRANSMISSION)
-    counting.wait_for_more(3 * INTERVAL, packets=600)  # across several query intervals
+    counting.wait_for_more(3 * INTERVAL + SLACK, packets=500)  # across several query intervals
     assert counting.finish()["lost"] == 0
 
 

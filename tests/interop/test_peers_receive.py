@@ -20,6 +20,14 @@ def needs(program):
     return pytest.mark.skipif(shutil.which(program) is None, reason=f"needs the program {program}")
 
 
+def iperf_verdict(server):
+    """Lost and total datagrams of the first stream an iperf server reports on."""
+    for line in server.stdout:
+        if found := re.search(r"(\d+)/(\d+) \(", line):
+            return int(found[1]), int(found[2])
+    raise AssertionError("iperf ended without a report")
+
+
 @needs("iperf")
 @pytest.mark.parametrize(("group", "version"), [(SSM_GROUP_IPV4, 4), (SSM_GROUP_IPV6, 6)], ids=["IPv4", "IPv6"])
 def test_iperf_loses_nothing(make_scenario, group, version):
@@ -27,13 +35,12 @@ def test_iperf_loses_nothing(make_scenario, group, version):
     lab, names = scenario.lab, scenario.lab.topology
     common = ["-u", "-p", str(PAYLOAD_PORT), "-i", "0", *(["-V"] if version == 6 else [])]
     joined = ["-B", f"{group}%{HOST_INTERFACE}", "-H", str(SOURCE.of(version))]
-    server = lab.start(names.receiver(), "iperf", "-s", *common, *joined, "-t", "20", stdout=subprocess.PIPE)
+    server = lab.start(names.receiver(), "stdbuf", "-oL", "iperf", "-s", *common, *joined, stdout=subprocess.PIPE)
     wait_until(lambda: any(row["group"] == group for row in scenario.relay.channels()), 15.0, "the relay is subscribed")
     sent = lab.run(names.source, "iperf", "-c", group, *common, "-T", "16", "-b", "4M", "-l", "1316", "-t", "4").stdout
-    said, _ = server.communicate(timeout=30)
-    ((lost, total),) = re.findall(r"(\d+)/(\d+) \(", said)
-    assert int(lost) == 0
-    assert int(total) >= int(re.search(r"Sent (\d+) datagrams", sent)[1]) - 1  # its last datagram only ends the test
+    lost, total = iperf_verdict(server)
+    assert lost == 0
+    assert total >= int(re.search(r"Sent (\d+) datagrams", sent)[1]) - 1  # its last datagram only ends the test
 
 
 @needs("ffmpeg")
