@@ -37,7 +37,8 @@ def print_table(headers: Sequence[str], rows: Sequence[Sequence[object]], empty:
         return
     with output.capture() as captured:
         output.print(table)
-    click.echo("\n".join(line.rstrip() for line in captured.get().strip("\n").splitlines()))
+    lines = (line.rstrip() for line in captured.get().splitlines())
+    click.echo("\n".join(line for line in lines if line))
 
 
 def print_pairs(pairs: Sequence[tuple[str, object]]) -> None:

@@ -71,7 +71,7 @@ async def test_tables_show_addresses_and_numbers_as_they_are(amt_agent):
     _, out, _ = await amt_agent("channels", "--idle")
     assert "232.1.1.1" not in out
     assert "ff3e::1" in out
-    assert all(line == line.rstrip() for line in out.splitlines())
+    assert all(line and line == line.rstrip() for line in out.splitlines())
 
 
 async def test_an_ipv6_tunnel_is_not_taken_for_markup(amt_agent, agent):
