@@ -20,10 +20,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BuiltEngine:
-    """An engine, and what has to be called after its `close` to give back what it stood on."""
+    """An engine and what it stands on.
+
+    Attributes:
+        engine: the engine.
+        release: to be called after the engine's `close`.
+        missing: why families the configuration wants are not carried here; empty where all are.
+    """
 
     engine: Engine
     release: Callable[[], None]
+    missing: dict[Family, str]
 
 
 def build_engine(
@@ -39,25 +46,28 @@ def build_engine(
     tap = Tap(TapSettings(name=gateway.tunnel_interface, addresses=gateway.tunnel_addresses))
     routers: dict[Family, MulticastRouter] = {}
     try:
-        _open_routers(routers, families(configuration), gateway.mroute_table or DEFAULT_TABLE)
+        missing = _open_routers(routers, families(configuration), gateway.mroute_table or DEFAULT_TABLE)
         engine = UserspaceEngine(loop, tap, routers, on_new_source)
     except BaseException:
         _close(tap, routers.values())
         raise
-    return BuiltEngine(engine, lambda: _close(tap, routers.values()))
+    return BuiltEngine(engine, lambda: _close(tap, routers.values()), missing)
 
 
-def _open_routers(routers: dict[Family, MulticastRouter], wanted: Iterable[Family], table: int) -> None:
-    """Open what the kernel has; a family it lacks is left out as long as another one is there."""
-    missing: MulticastRoutingUnsupportedError | None = None
+def _open_routers(routers: dict[Family, MulticastRouter], wanted: Iterable[Family], table: int) -> dict[Family, str]:
+    """Open what the kernel has; a family it lacks is left out, and why is told, as long as another one is there."""
+    missing: dict[Family, str] = {}
+    last: MulticastRoutingUnsupportedError | None = None
     for family in wanted:
         try:
             routers[family] = MulticastRouter(family, table)
         except MulticastRoutingUnsupportedError as error:
-            missing = error
+            missing[family] = str(error)
+            last = error
             _log.warning("IPv%d multicast is not carried: %s", family, error)
-    if not routers and missing is not None:
-        raise missing
+    if not routers and last is not None:
+        raise last
+    return missing
 
 
 def _close(tap: Tap, routers: Iterable[MulticastRouter]) -> None:

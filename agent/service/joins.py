@@ -114,7 +114,7 @@ class StaticJoins:
         if join.source is not None and (join.source.version != join.group.version or not is_unicast(join.source)):
             raise RefusedError("invalid_channel", f"{join.source} cannot be a source of {join.group}")
         if Family.of(join.group) not in self._families:
-            raise RefusedError("invalid_channel", f"IPv{join.group.version} is switched off in [gateway]")
+            raise RefusedError("invalid_channel", f"IPv{join.group.version} multicast is not carried here")
         if join.interface is not None and join.interface not in self._downstream:
             raise RefusedError("unknown_interface", f"{join.interface} is not a downstream interface")
 
