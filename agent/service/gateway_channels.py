@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Final
@@ -21,6 +21,12 @@ SLOW_SAMPLE: Final = 1.0
 FAST_SAMPLE: Final = 0.01
 FAST_SAMPLE_CHANNELS: Final = 100
 """Channels looked at in one fast sample: after a burst of joins the others wait for their turn, not the loop."""
+
+APPLIED_AT_ONCE: Final = 128
+"""Groups applied in one turn of the loop, some 10 ms: packets wait no longer when thousands change together."""
+
+SAMPLED_AT_ONCE: Final = 500
+"""Channels looked at in one turn of the loop in a slow sample."""
 
 RETRIED_AT_ONCE: Final = 100
 """Channels the engine refused that are offered to it again in one slow sample."""
@@ -53,6 +59,7 @@ class ChannelControl:
         self._engine = engine
         self._tunnels = tunnels
         self._plans: dict[Address, GroupPlan] = {}
+        self._changed: dict[Address, None] = {}
         self._is_pending = False
         self._is_paused = False
         self._is_closed = False
@@ -65,7 +72,7 @@ class ChannelControl:
         return self._plans.get(group, EMPTY_PLAN)
 
     def changed(self) -> None:
-        """The tree changed: apply it once in the loop's next turn."""
+        """The tree changed: apply it once, from the loop's next turn on."""
         if not self._is_pending and not self._is_closed:
             self._is_pending = True
             self._loop.call_soon(self.apply)
@@ -73,7 +80,7 @@ class ChannelControl:
     def has_room(self, channels: Iterable[Channel], limit: int) -> bool:
         """Whether `channels` may be wanted with no more than `limit` in all; those carried already take no room.
 
-        What was promised since the last `apply` counts, so that a burst of reports does not exceed the limit.
+        What was promised and is not applied yet counts, so that a burst of reports does not exceed the limit.
         """
         count = sum(1 for channel in channels if self.ledger.get(channel) is None)
         if count and len(self.ledger) + self._promised + count > limit:
@@ -82,23 +89,22 @@ class ChannelControl:
         return True
 
     def apply(self) -> None:
-        """Apply every changed group now."""
+        """Apply changed groups now; when they are many, the rest in the loop's next turns."""
         self._is_pending = False
-        self._promised = 0
         if self._is_closed:
             return
-        for group in self._tree.changed():
-            try:
-                self._apply_group(group)
-            except Exception:  # noqa: BLE001 - one group must not cost the others their change
-                _log.exception("group not applied group=%s", group)
-        if self._fast is None and self.ledger.is_awaiting:
-            self._fast = self._loop.call_later(FAST_SAMPLE, self._sample_awaited)
+        self._changed.update(dict.fromkeys(self._tree.changed()))
+        for group in list(islice(self._changed, APPLIED_AT_ONCE)):
+            self._apply_now(group)
+        if self._changed:
+            self.changed()
+        else:
+            self._promised = 0
 
     def new_source(self, channel: Channel, _tunnel: str) -> None:
         """The engine met a source that any-source interest brought: forward it from now on, at once."""
         if self._tree.learn(channel):
-            self.apply()
+            self._apply_now(channel.group)
 
     def set_paused(self, paused: bool) -> None:
         """While paused nothing is wanted of any tunnel, whatever the tree says."""
@@ -127,6 +133,15 @@ class ChannelControl:
             if timer is not None:
                 timer.cancel()
 
+    def _apply_now(self, group: Address) -> None:
+        self._changed.pop(group, None)
+        try:
+            self._apply_group(group)
+        except Exception:  # noqa: BLE001 - one group must not cost the others their change
+            _log.exception("group not applied group=%s", group)
+        if self._fast is None and self.ledger.is_awaiting:
+            self._fast = self._loop.call_later(FAST_SAMPLE, self._sample_awaited)
+
     def _apply_group(self, group: Address) -> None:
         old = self._plans.get(group, EMPTY_PLAN)
         new = EMPTY_PLAN if self._is_paused else self._tree.plan(group)
@@ -143,12 +158,14 @@ class ChannelControl:
 
     def _apply_engine(self, group: Address, old: GroupPlan, new: GroupPlan) -> None:
         for channel in old.routes.keys() - new.routes.keys():
-            self._sample(channel, old, self._loop.time())
+            self._sample(channel, self._loop.time(), old)
             self._engine.remove_channel(channel)
             self.refused.pop(channel, None)
         for channel, route in new.routes.items():
-            if old.routes.get(channel) != route:
-                self._sample(channel, old, self._loop.time())
+            before = old.routes.get(channel)
+            if before != route:
+                if before is not None:
+                    self._sample(channel, self._loop.time(), old)
                 self._set_channel(channel, route)
         if old.any_source != new.any_source:
             if new.any_source is None:
@@ -156,13 +173,13 @@ class ChannelControl:
             else:
                 self._engine.set_group(group, frozenset((new.any_source,)))
 
-    def _sample(self, channel: Channel, plan: GroupPlan, now: float) -> None:
-        """Take a look at a channel's counters while it goes as `plan` says."""
+    def _sample(self, channel: Channel, now: float, plan: GroupPlan | None = None) -> None:
+        """Take a look at a channel's counters while it goes as `plan` says, or as applied now."""
         traffic = self._engine.traffic(channel)
         moved = self.ledger.take(channel, traffic, now) if traffic is not None else None
         if moved is None:
             return
-        route = plan.routes.get(channel)
+        route = (plan or self.plan(channel.group)).routes.get(channel)
         for interface in route.interfaces if route is not None else ():
             sent = self.sent.setdefault(interface, Traffic())
             sent.packets += moved.packets
@@ -191,15 +208,14 @@ class ChannelControl:
         self._fast = None
         now = self._loop.time()
         for channel in self.ledger.awaited(now, FAST_SAMPLE_CHANNELS):
-            self._sample(channel, self.plan(channel.group), now)
+            self._sample(channel, now)
         if self.ledger.is_awaiting:
             self._fast = self._loop.call_later(FAST_SAMPLE, self._sample_awaited)
 
     def _sample_all(self) -> None:
         self._slow = self._loop.call_later(SLOW_SAMPLE, self._sample_all)  # first: nothing below may end the sampling
         now = self._loop.time()
-        for channel in self.ledger.channels():
-            self._sample(channel, self.plan(channel.group), now)
+        self._sample_slice(self.ledger.channels(), 0)
         for channel in list(self._tree.learned()):
             since = self.ledger.silent_since(channel)
             if since is not None and now - since > LEARNED_SOURCE_LIFETIME:
@@ -207,6 +223,16 @@ class ChannelControl:
         self._retry_refused()
         self.on_sample()
         self.apply()
+
+    def _sample_slice(self, channels: Sequence[Channel], first: int) -> None:
+        if self._is_closed:
+            return
+        now = self._loop.time()
+        last = first + SAMPLED_AT_ONCE
+        for channel in channels[first:last]:
+            self._sample(channel, now)
+        if last < len(channels):
+            self._loop.call_soon(self._sample_slice, channels, last)
 
     def _retry_refused(self) -> None:
         """Offer channels the engine refused again, a few at a time: a slot or an interface may have become free."""
