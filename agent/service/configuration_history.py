@@ -58,6 +58,7 @@ class History:
         """
         self._directory = state_dir / "configuration"
         self._versions = self._directory / "versions"
+        state_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
         self._versions.mkdir(mode=0o700, parents=True, exist_ok=True)
         for name in ("running.toml", "candidate.json", "pending.json"):
             sweep(self._directory, name)

@@ -14,7 +14,7 @@ from agent.dataplane.relay import RelayDataPlane
 from agent.net import udp
 from agent.net.interfaces import ChangeKind, InterfaceChange, InterfaceMonitor
 from agent.net.socket_options import set_send_buffer
-from agent.protocol.channels import Address, Family
+from agent.protocol.channels import Address, Endpoint, Family
 from agent.protocol.relay import InterestChanged, Relay, RelayConfig, TunnelClosed, TunnelOpened
 from agent.service.config import Configuration
 from agent.service.driver import Driver
@@ -68,7 +68,12 @@ class RelayRole:
         except BaseException:
             self._close_sockets()
             raise
-        self.monitor = InterfaceMonitor(loop, self._interface_changed)
+        try:
+            self.monitor = InterfaceMonitor(loop, self._interface_changed)
+        except OSError:
+            self.data.close()
+            self._close_sockets()
+            raise
         for address, opened in self._sockets.items():
             loop.add_reader(opened, self._receive, address, opened)
 
@@ -111,9 +116,12 @@ class RelayRole:
     def _open_sockets(self) -> None:
         relay = self.configuration.relay
         for address in dict.fromkeys((*relay.address, *relay.discovery_address)):
-            opened = udp.open_relay_socket(
-                address, port=relay.port, receive_buffer=self.configuration.dataplane.receive_buffer
-            )
+            try:
+                opened = udp.open_relay_socket(
+                    address, port=relay.port, receive_buffer=self.configuration.dataplane.receive_buffer
+                )
+            except OSError as error:
+                raise OSError(error.errno, f"UDP {Endpoint(address, relay.port)}: {error.strerror}") from error
             self._sockets[address] = opened
             if address in relay.address:
                 set_send_buffer(opened, self.configuration.dataplane.send_buffer)

@@ -236,7 +236,8 @@ def _open_socket(settings: TunnelSettings, ports: PortStore) -> socket.socket:
             )
         except OSError as error:
             if error.errno != errno.EADDRINUSE or port != stored or not stored:
-                raise
+                where = f"tunnel {settings.name}, local UDP port {port or 'any'}"
+                raise OSError(error.errno, f"{where}: {error.strerror}") from error
             _log.warning("stored port in use, taking another tunnel=%s port=%d", settings.name, port)
             continue
         if not settings.port:

@@ -169,6 +169,7 @@ listen = "somewhere"
         ('"198.51.100.0/24", ', '"198.51.0.0/16", "198.51.100.0/24", ', 10, "overlaps 198.51.0.0/16"),
         ('"198.51.100.0/24"', '"232.0.0.0/8"', 10, "is multicast"),
         ('address = "192.0.2.1"', 'address = "239.1.1.1"', 9, "cannot be the address of a relay"),
+        ('address = "192.0.2.1"', 'address = "240.0.0.1"', 9, "cannot be the address of a relay"),
         ('address = "192.0.2.1"', 'address = "192.0.2.2"', 12, "already relay number 1"),
         ('["192.0.2.2", "2001:db8::2"]', '["192.0.2.2", "192.0.2.3"]', 12, "one address of each IP version"),
         ("port = 40000", "port = [1, 2, 1]", 6, "listed twice"),

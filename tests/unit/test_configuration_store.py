@@ -402,3 +402,12 @@ def test_a_kill_at_any_time_leaves_a_configuration_that_was_committed(world):
         assert world.limit >= before
         assert world.open().text == text
     assert world.limit > 10
+
+
+async def test_a_missing_state_directory_is_made_for_its_owner_and_group_only(world):
+    before = os.umask(0)
+    try:
+        world.open().close()
+    finally:
+        os.umask(before)
+    assert (world.directory / "state").stat().st_mode & 0o777 == 0o750

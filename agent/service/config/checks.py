@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address
 from pathlib import Path
 from typing import Any
 
-from agent.protocol.channels import Channel, Network, is_forwardable_group, is_ssm_group
+from agent.protocol.channels import Channel, Network, is_forwardable_group, is_ssm_group, is_unicast
 from agent.service.config.lines import KeyPath
 from agent.service.config.sections import (
     ApiSection,
@@ -208,7 +208,7 @@ def _overlap(one: Network, other: Network) -> bool:
 
 
 def _is_host(address: Any) -> bool:  # noqa: ANN401 either family, no common base in ipaddress
-    return not (address.is_multicast or address.is_unspecified or str(address) == "255.255.255.255")
+    return is_unicast(address) or bool(address.is_loopback)
 
 
 def _duplicates(where: KeyPath, values: Iterable[Hashable]) -> Iterator[Finding]:
