@@ -141,10 +141,7 @@ class Agent:
         Raises:
             RefusedError: the role has no joins, the interface is not ours, or a limit is reached.
         """
-        role = self._gateway()
-        added = role.joins.add(request)
-        role.changed()
-        return added
+        return self._gateway().add_join(request)
 
     def remove_join(self, request: JoinRequest) -> bool:
         """Stop wanting a channel; False when there is no such join of the API.

@@ -123,6 +123,13 @@ class Listener:
                 group,
                 extra={"reason": "channel_limit"},
             )
-            return
+            wanted = self._still_wanted(group, wanted)
         self._tree.set_interest(self._owner, group, wanted)
         self._admission.changed()
+
+    def _still_wanted(self, group: Address, wanted: Filter) -> Filter:
+        """What of the interest known so far lives on in a refused one: the rest gives its room back."""
+        known = self._tree.interest(self._owner, group)
+        if known.mode is FilterMode.EXCLUDE:
+            return NOTHING
+        return Filter.include(source for source in known.sources if wanted.admits(source))

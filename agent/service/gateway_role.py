@@ -24,6 +24,7 @@ from agent.service.gateway_settings import (
     tunnel_settings,
 )
 from agent.service.joins import StaticJoins
+from agent.service.model import JoinRequest, JoinStatus
 from agent.service.port import RefusedError
 from agent.service.port_store import PortStore
 from agent.service.silence import SilenceWatch
@@ -78,7 +79,12 @@ class GatewayRole:
         self._families = tuple(family for family in families(configuration) if family not in built.missing)
         downstream = configuration.gateway.downstream
         self.joins = StaticJoins(state_dir / "joins.journal", self.tree, downstream, self._families)
-        self.monitor = InterfaceMonitor(loop, self._interface_changed)
+        try:
+            self.monitor = InterfaceMonitor(loop, self._interface_changed)
+        except OSError:
+            self.engine.close()
+            self._release()
+            raise
         self.control = ChannelControl(loop, self.tree, self.engine, self.tunnels)
         self.control.on_sample = self._sampled
         self._is_draining = False
@@ -111,6 +117,19 @@ class GatewayRole:
             listed = known.sources if known.mode is FilterMode.INCLUDE else frozenset()
             new = [Channel(source, group) for source in wanted.sources - listed]
         return self.control.has_room(new, self.configuration.gateway.channel_limit)
+
+    def add_join(self, join: JoinRequest) -> tuple[JoinStatus, bool]:
+        """Add a join of the API; the flag tells whether it is new.
+
+        Raises:
+            RefusedError: it makes no sense here, or the channel limit is reached.
+        """
+        limit = self.configuration.gateway.channel_limit
+        if not self.control.has_room([Channel(join.source, join.group)], limit):
+            raise RefusedError("limit_reached", f"gateway.channel_limit of {limit} channels is reached")
+        added = self.joins.add(join)
+        self.changed()
+        return added
 
     def changed(self) -> None:
         """The tree was changed by a listener or by the API."""
@@ -174,9 +193,7 @@ class GatewayRole:
 
     def _replace_listeners(self) -> None:
         wanted = [
-            (interface, family)
-            for interface in self.configuration.gateway.downstream
-            for family in self._families
+            (interface, family) for interface in self.configuration.gateway.downstream for family in self._families
         ]
         for key in [key for key in self.listeners if key not in wanted]:
             self.listeners.pop(key).close()
