@@ -33,6 +33,10 @@ BURST = 80
 """More datagrams than this must never leave at once: two families, two bursts of Updates, leaves and a Teardown."""
 
 
+def requests_of(messages: list[amt.Message]) -> list[amt.Request]:
+    return [message for message in messages if isinstance(message, amt.Request)]
+
+
 class HostileRelays(RuleBasedStateMachine):
     heard = Bundle("heard")
     """Datagrams that were given to the gateway, with their sender."""
@@ -149,7 +153,9 @@ class HostileRelays(RuleBasedStateMachine):
             self.gateway.handle_timer(self.now)
             messages = self.take()
             assert sum(isinstance(message, amt.RelayDiscovery) for message in messages) <= 1
-            assert sum(isinstance(message, amt.Request) for message in messages) <= 2
+            requests = [(message.nonce, message.mld or message.kernel_mld) for message in requests_of(messages)]
+            assert len(set(requests)) == len(requests), "one a family and nonce"
+            assert len(requests) <= 3, "a retransmission and a new cycle may fall together"
         else:
             raise AssertionError("timers without end")
         self.now = end

@@ -20,13 +20,14 @@ from agent.protocol.wire.groups import GroupRecord, RecordType, Report
 LOCAL = {Family.IPV4: ip_address("198.51.100.1"), Family.IPV6: ip_address("2001:db8:1::1")}
 LIMIT, CHANNELS = 3, 5
 LONGEST_ANSWER = 12 + 76 + 18
+NONCE = 3
 STEPS = st.sampled_from([0.0, 0.5, 1.0, 10.0, 125.0, 260.0, 4000.0])
 ENDPOINTS = st.builds(
     lambda family, host, port: Endpoint(
         ip_address(f"192.0.2.{host}" if family is Family.IPV4 else f"2001:db8:2::{host:x}"), 40000 + port
     ),
     FAMILIES,
-    st.integers(1, 3),
+    st.integers(1, 2),
     st.integers(0, 1),
 )
 
@@ -122,7 +123,7 @@ class HostileGateways(RuleBasedStateMachine):
         )
         sources = st.lists(st.integers(1, 5).map(lambda number: source(family, number)), max_size=4).map(tuple)
         record = st.builds(GroupRecord, st.sampled_from(RecordType), groups, sources)
-        usual = st.lists(record, min_size=1, max_size=3).map(lambda records: Report(tuple(records)))
+        usual = st.lists(record, min_size=1, max_size=8).map(lambda records: Report(tuple(records)))
         message = data.draw(st.one_of(usual, usual, group_messages(family)))
         inner = encode(message, source(Family.IPV4, 9) if family is Family.IPV4 else ip_address("fe80::9"))
         if data.draw(st.integers(0, 9)) == 0:
@@ -132,6 +133,17 @@ class HostileGateways(RuleBasedStateMachine):
         assert self.deliver(encoded, sender) == []
         self.follow(sender if (sender, nonce) in self.macs else None)
         return encoded, sender
+
+    @rule(target=seen, sender=ENDPOINTS, number=st.integers(1, 6), family=FAMILIES)
+    def join(self, sender: Endpoint, number: int, family: Family) -> tuple[bytes, Endpoint]:
+        """What a gateway does: ask, then report with the MAC that came back."""
+        self.request(sender, NONCE, mld=False, kernel_mld=False)
+        record = GroupRecord(RecordType.ALLOW_NEW_SOURCES, group(family, number), (source(family, number),))
+        host = source(Family.IPV4, 9) if family is Family.IPV4 else ip_address("fe80::9")
+        data = amt.MembershipUpdate(self.macs[sender, NONCE], NONCE, encode(Report((record,)), host)).encode()
+        assert self.deliver(data, sender) == []
+        self.follow(sender)
+        return data, sender
 
     @rule(victim=ENDPOINTS, sender=ENDPOINTS, nonce=st.integers(0, 3), own=st.booleans())
     def tear_down(self, victim: Endpoint, sender: Endpoint, nonce: int, *, own: bool) -> None:
@@ -151,6 +163,12 @@ class HostileGateways(RuleBasedStateMachine):
         data, original = datagram
         self.deliver(data, sender)
         self.follow(sender if sender == original else None)
+
+    @rule(datagram=seen)
+    def replay_from_another_port(self, datagram: tuple[bytes, Endpoint]) -> None:
+        data, original = datagram
+        self.deliver(data, Endpoint(original.address, original.port ^ 1))
+        self.follow(None)
 
     @rule(datagram=seen)
     def replay(self, datagram: tuple[bytes, Endpoint]) -> None:
