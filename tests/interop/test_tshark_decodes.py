@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from ipaddress import ip_address
 
 import pytest
@@ -19,6 +20,8 @@ from agent.protocol.wire.ip import (
     encode_udp,
 )
 from lab.captures import complaints, dissect, missing_for_dissection, write_capture
+from lab.namespaces import wait_until
+from lab.topology import BORDER_UPLINK, RELAY_UPLINK, SSM_GROUP_IPV4, SSM_GROUP_IPV6
 
 GATEWAY4, RELAY4 = ip_address("203.0.113.1"), ip_address("192.0.2.1")
 GATEWAY6, RELAY6 = ip_address("2001:db8:b::1"), ip_address("2001:db8:a::1")
@@ -175,3 +178,32 @@ def test_the_check_sees_a_broken_message(tmp_path, spoiled):
     )
     write_capture(tmp_path / "spoiled.pcap", [packet.encode()])
     assert len(complaints(dissect(tmp_path / "spoiled.pcap", ["amt.type"]))) == 1
+
+
+@pytest.mark.root
+@pytest.mark.skipif(shutil.which("tcpdump") is None, reason="needs the program tcpdump")
+def test_a_whole_session_reads_without_complaint(make_scenario, tmp_path):
+    """From Discovery to Teardown, both families, on the wire of the relay's uplink."""
+    scenario = make_scenario()
+    names, file = scenario.lab.topology, tmp_path / "session.pcap"
+    command = ["tcpdump", "-i", RELAY_UPLINK, "-U", "-w", str(file), "udp port 2268"]
+    for namespace, interface in ((names.relay, RELAY_UPLINK), (names.border, BORDER_UPLINK)):
+        # A veth promises to fill checksums and never does: what leaves would look broken here.
+        scenario.lab.run(namespace, "ethtool", "-K", interface, "tx", "off")
+    capture = scenario.lab.start(names.relay, *command)
+    wait_until(lambda: file.exists() and file.stat().st_size, 10.0, "tcpdump captures")
+    scenario.border.kill()
+    scenario.border.start()
+    for group in (SSM_GROUP_IPV4, SSM_GROUP_IPV6):
+        scenario.send(group, "--rate", "50", "--size", "200")
+        scenario.receive(group).wait_for_more(15.0)
+    scenario.border.stop()
+    wait_until(lambda: not scenario.relay.tunnels(), 5.0, "the tunnels are torn down")
+    capture.terminate()
+    capture.wait(10)
+    fields = ["amt.type", "igmp.type", "icmpv6.type", "ip.dst", "ipv6.dst"]
+    frames = dissect(file, fields)
+    assert {value for frame in frames for value in frame["amt.type"]} == set("1234567")
+    assert complaints(frames) == []
+    kinds = {value for frame in frames for value in [*frame.get("igmp.type", []), *frame.get("icmpv6.type", [])]}
+    assert kinds == {"0x11", "0x22", "130", "143"}
