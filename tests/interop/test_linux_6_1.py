@@ -1,0 +1,106 @@
+"""Debian 12's kernel, Linux 6.1: no segmentation offload on a tap, and as User Mode Linux no IPv6 multicast routing.
+
+The last two tests boot it and run tests of this directory in it, the first test of this file among them. Its one CPU is
+slow under ptrace, hence low rates, few tests of each kind, and no judgement of timing or load. What its kernel lacks is
+skipped by name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from lab.kernel_amt.guest import DIRECTORY, Guest
+from lab.namespaces import LabError
+from lab.topology import SSM_GROUP_IPV4, SSM_GROUP_IPV6
+
+pytestmark = pytest.mark.root
+
+RELEASE = tuple(int(part) for part in os.uname().release.split(".")[:2])
+ROUTES_IPV6 = Path("/proc/net/ip6_mr_vif").exists()
+
+
+@pytest.mark.slow
+def test_a_stream_crosses_whole_and_status_tells_what_this_kernel_lacks(make_scenario) -> None:
+    """Both agents as users run them; where IPv6 is not routed, receivers who want it do no harm and cost no traffic."""
+    scenario = make_scenario()
+    scenario.send(SSM_GROUP_IPV4, "--rate", "50")
+    receiver, other = scenario.receive(SSM_GROUP_IPV4), scenario.receive(SSM_GROUP_IPV6)
+    receiver.wait_for_more(20.0, packets=200)
+    assert (receiver.finish(), receiver.is_whole()) == (receiver.figures, True), scenario.border.log_tail()
+    status = scenario.border.get("status")
+    details = status["engine"]["details"]
+    offered = RELEASE >= (6, 2)
+    words = "many packets a write" if offered else "not offered by this kernel (needs Linux 6.2), one packet a write"
+    assert words in details["segmentation"]
+    assert (details["ipv6"] == "no multicast routing") is not ROUTES_IPV6
+    told = [] if ROUTES_IPV6 else ["family_not_carried"]
+    assert [problem["code"] for problem in status["problems"]] == told
+    assert ("IPv6 multicast is not carried" in scenario.border.log_tail()) is not ROUTES_IPV6
+    wanted = {channel["group"] for channel in scenario.relay.channels()}
+    assert (SSM_GROUP_IPV6 in wanted) is ROUTES_IPV6
+    other.finish()
+
+
+IN_THE_GUEST = """
+set -e
+uname -r > $OUT/release
+mount -t tmpfs tmpfs /var/tmp
+modprobe -d {modules} 8021q
+export TMPDIR=/var/tmp
+$PYTHON -m pytest -p no:cacheprovider -q --tb=short --basetemp=/var/tmp/tests -k '{chosen}' {paths} > $OUT/report 2>&1
+"""
+
+A_HANG = 300.0  # seconds; on an idle machine a quarter of that
+HERE = Path(__file__).parent
+LACKING = re.compile(
+    r"no (IPV6 multicast routing with table 253|IPV[46] multicast routing with table (77|4242)) in this"
+)
+
+
+def passed_in_the_guest(lab, files: list[str], chosen: str) -> int:
+    """How many tests passed in the guest; none failed, and none was skipped but for what its kernel lacks."""
+    paths = " ".join(str(HERE / name) for name in files)
+    script = IN_THE_GUEST.format(modules=DIRECTORY / "modules", chosen=chosen, paths=paths)
+    with Guest(lab, lab.topology.internet, script) as guest:
+        try:
+            status = guest.finish(A_HANG)
+        except LabError as error:
+            raise LabError(f"{error}\n{guest.read('report')[-4000:]}") from error
+        report = guest.read("report")
+        assert guest.read("release").startswith("6.1.")
+    assert status == 0, report[-8000:] + guest.log()
+    closing = report.splitlines()[-1]
+    assert "failed" not in closing
+    assert "error" not in closing
+    skipped = [line for line in report.splitlines() if line.startswith("SKIPPED")]
+    assert [line for line in skipped if not LACKING.search(line)] == []
+    counted = re.search(r"(\d+) passed", closing)
+    assert counted is not None, closing
+    return int(counted[1])
+
+
+@pytest.mark.uml
+@pytest.mark.slow
+def test_the_engine_forwards_refuses_and_routes_as_debian_12_runs_it(make_lab) -> None:
+    files = ["test_engine_forwarding.py", "test_engine_refusals.py", "test_engine_routing.py"]
+    chosen = "not thirty_third and not (test_engine_routing and [6)"
+    assert passed_in_the_guest(make_lab(receivers=0), files, chosen) >= 50
+
+
+SOCKETS_AND_AGENTS = """
+    crosses or test_rawlink or (test_interfaces_monitor and not hundred and not lost_messages)
+    or (test_udp_sockets and not ipv6)
+    or (test_relay_fanout and (outer4 and byte_for_byte or offloaded or segments or vlan or socket_limit))
+"""
+
+
+@pytest.mark.uml
+@pytest.mark.slow
+def test_sockets_links_and_agents_work_as_debian_12_runs_them(make_lab) -> None:
+    files = ["test_linux_6_1.py", "test_rawlink.py", "test_relay_fanout.py", "test_interfaces_monitor.py"]
+    chosen = " ".join(SOCKETS_AND_AGENTS.split())
+    assert passed_in_the_guest(make_lab(receivers=0), [*files, "test_udp_sockets.py"], chosen) >= 38
