@@ -76,9 +76,7 @@ def test_one_duplicate_is_allowed_and_a_second_one_is_not():
 
 
 def test_the_discontinuity_indicator_excuses_a_jump():
-    result = stream(
-        transport_packet(100, 5), transport_packet(100, 12, adaptation=0x80), transport_packet(100, 13)
-    )
+    result = stream(transport_packet(100, 5), transport_packet(100, 12, adaptation=0x80), transport_packet(100, 13))
     assert (result.lost, result.discontinuities) == (0, 0)
 
 
