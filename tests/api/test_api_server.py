@@ -207,9 +207,11 @@ async def test_a_key_that_does_not_fit_is_told(serving, tmp_path):
 async def test_a_client_that_never_finishes_its_headers_is_closed(serving, monkeypatch, sent):
     monkeypatch.setattr(server_module, "HEADER_SECONDS", 0.2)
     opened = await serving(listen="127.0.0.1:0")
-    reader, writer = await asyncio.open_connection(*opened.address)
-    writer.write(sent)
-    async with asyncio.timeout(5):
+    # Sent before the server knows of the client: no matter how slow we are, it is there in time.
+    client = socket.create_connection(opened.address)
+    client.sendall(sent)
+    reader, writer = await asyncio.open_connection(sock=client)
+    async with asyncio.timeout(30):
         rest = await reader.read()
     assert (b"200 OK" in rest) is sent.endswith(b"GET")
     writer.close()
@@ -223,7 +225,7 @@ async def test_a_client_that_never_finishes_its_body_is_answered(serving, monkey
     opened = await serving(listen="127.0.0.1:0")
     reader, writer = await asyncio.open_connection(*opened.address)
     writer.write(b"PUT /v1/drain HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         answer = await reader.read()
     assert b"503 Service Unavailable" in answer
     assert b'"code":"timeout"' in answer
@@ -240,17 +242,19 @@ async def test_what_is_not_http_is_refused_and_the_next_is_served(serving, sent)
     reader, writer = await asyncio.open_connection(*opened.address)
     writer.write(sent)
     writer.write_eof()
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         await reader.read()
     writer.close()
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{opened.address[1]}", trust_env=False) as client:
         assert (await client.get("/healthz")).status_code == 200
 
 
-async def test_stopping_does_not_wait_for_idle_clients(serving):
+async def test_stopping_does_not_wait_for_idle_clients(serving, monkeypatch):
+    monkeypatch.setattr(server_module, "HEADER_SECONDS", 600)
+    monkeypatch.setattr(server_module, "_STOP_SECONDS", 600)
     opened = await serving(listen="127.0.0.1:0")
     reader, writer = await asyncio.open_connection(*opened.address)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await opened.stop()
         assert await reader.read() == b""
     writer.close()

@@ -55,7 +55,7 @@ async def commit(store, text, seconds=None):
     return await store.commit(seconds)
 
 
-async def until(condition, seconds=5.0):
+async def until(condition, seconds=30.0):
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
@@ -376,25 +376,30 @@ def test_a_kill_at_every_step_of_a_commit_leaves_old_or_new(tmp_path, monkeypatc
 def test_a_kill_at_any_time_leaves_a_configuration_that_was_committed(world):
     chance = random.Random(1)
     for _ in range(15):
+        committed, tell = os.pipe()
         child = os.fork()
         if child == 0:
 
-            async def change():
+            async def change(tell=tell):
                 store = world.open()
                 store.start(world.apply)
                 limit = store.configuration.gateway.channel_limit
                 while True:
                     limit += 1
                     await commit(store, world.text(limit), chance.choice([None, 1000]))
+                    os.write(tell, b".")
 
             try:
                 asyncio.run(change())
             finally:
                 os._exit(1)
+        os.close(tell)
         before = world.limit
-        signal.sigtimedwait([], chance.uniform(0.02, 0.15))
+        assert os.read(committed, 1) == b"."
+        signal.sigtimedwait([], chance.uniform(0.0, 0.1))
         os.kill(child, signal.SIGKILL)
         ended, status = os.waitpid(child, 0)
+        os.close(committed)
         assert ended == child
         assert os.WTERMSIG(status) == signal.SIGKILL
         text = world.path.read_text()

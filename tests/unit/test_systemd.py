@@ -13,7 +13,7 @@ def manager(request, tmp_path):
     receiver = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     name = f"{tmp_path}/notify" if request.param == "path" else f"\0isthmus-test-{os.getpid()}"
     receiver.bind(name)
-    receiver.settimeout(5)
+    receiver.settimeout(30)
     yield receiver, name.replace("\0", "@")
     receiver.close()
 
