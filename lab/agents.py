@@ -156,6 +156,11 @@ class Agent:
         assert self._process is not None
         return stop(self._process, 10.0)
 
+    def wait(self, seconds: float) -> int:
+        """Exit status of an agent that ends by itself."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
     def kill(self) -> None:
         """SIGKILL."""
         assert self._process is not None

@@ -8,7 +8,7 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -56,8 +56,15 @@ EXIT_ENVIRONMENT: Final = 3
 class Agent:
     """The running agent; implements `agent.service.port.AgentService`."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, store: ConfigurationStore) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, store: ConfigurationStore, on_lost: Callable[[str], None]
+    ) -> None:
         """Start the role of the running configuration.
+
+        Args:
+            loop: the event loop.
+            store: the configuration.
+            on_lost: called with the reason when something is gone that only a new start brings back.
 
         Raises:
             OSError, TapError, MulticastRoutingError: the host refuses it.
@@ -69,7 +76,7 @@ class Agent:
         self._role: GatewayRole | RelayRole
         self._views: GatewayViews | RelayViews
         if configuration.role is Role.GATEWAY:
-            self._role = GatewayRole(loop, configuration)
+            self._role = GatewayRole(loop, configuration, on_lost)
             self._views = GatewayViews(self._role, self._clock)
         else:
             self._role = RelayRole(loop, configuration)
@@ -188,7 +195,8 @@ class Agent:
 
     def _engine(self) -> EngineStatus:
         if isinstance(self._role, GatewayRole):
-            return EngineStatus(name=self._role.engine.name, details=self._role.engine.details)
+            details = {"chosen": self._role.engine_reason, **self._role.engine.details}
+            return EngineStatus(name=self._role.engine.name, details=details)
         return EngineStatus(name="userspace", details=self._role.data.details)
 
 
@@ -218,7 +226,14 @@ async def _run(config_path: Path) -> int:
         reloads.add(task)
         task.add_done_callback(reloads.discard)
 
-    agent = Agent(loop, store)
+    lost: list[str] = []
+
+    def give_up(reason: str) -> None:
+        _log.critical("cannot go on: %s", reason)
+        lost.append(reason)
+        stopping.set()
+
+    agent = Agent(loop, store, give_up)
     try:
         store.start(agent.apply)
         server = ApiServer(store.configuration.api, agent, store)
@@ -239,7 +254,7 @@ async def _run(config_path: Path) -> int:
             store.close()
     finally:
         agent.close()
-    return EXIT_OK
+    return EXIT_ENVIRONMENT if lost else EXIT_OK
 
 
 async def _reload(store: ConfigurationStore, server: ApiServer, notifier: Notifier) -> None:

@@ -12,7 +12,7 @@ from agent.dataplane.userspace import UserspaceEngine
 from agent.net.mroute import DEFAULT_TABLE, MulticastRouter, MulticastRoutingUnsupportedError
 from agent.net.tap import Tap, TapSettings
 from agent.protocol.channels import Family
-from agent.service.config import Configuration
+from agent.service.config import Configuration, EngineChoice
 from agent.service.gateway_settings import families
 
 _log = logging.getLogger(__name__)
@@ -25,11 +25,13 @@ class BuiltEngine:
     Attributes:
         engine: the engine.
         release: to be called after the engine's `close`.
+        reason: why this one was chosen.
         missing: why families the configuration wants are not carried here; empty where all are.
     """
 
     engine: Engine
     release: Callable[[], None]
+    reason: str
     missing: dict[Family, str]
 
 
@@ -51,7 +53,13 @@ def build_engine(
     except BaseException:
         _close(tap, routers.values())
         raise
-    return BuiltEngine(engine, lambda: _close(tap, routers.values()), missing)
+    return BuiltEngine(engine, lambda: _close(tap, routers.values()), _reason(configuration), missing)
+
+
+def _reason(configuration: Configuration) -> str:
+    if configuration.dataplane.engine is EngineChoice.USERSPACE:
+        return "configured"
+    return "automatically: the one that runs on every host"
 
 
 def _open_routers(routers: dict[Family, MulticastRouter], wanted: Iterable[Family], table: int) -> dict[Family, str]:

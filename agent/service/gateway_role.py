@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Final
 
 from agent.dataplane.engine import Engine, EngineError
@@ -48,6 +49,7 @@ class GatewayRole:
         configuration: what it runs on.
         tree: who wants what.
         engine: what forwards.
+        engine_reason: why that one.
         tunnels: by name, in configured order.
         listeners: by interface and family.
         joins: static joins.
@@ -56,8 +58,15 @@ class GatewayRole:
         missing_families: why families the configuration wants are not carried.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, configuration: Configuration) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, configuration: Configuration, on_lost: Callable[[str], None]
+    ) -> None:
         """Open everything; what was opened is closed again when something fails.
+
+        Args:
+            loop: the event loop.
+            configuration: of role gateway.
+            on_lost: called with the reason when something is gone that only a new start brings back.
 
         Raises:
             OSError: a socket or interface is not to be had.
@@ -65,6 +74,7 @@ class GatewayRole:
             agent.net.mroute.MulticastRoutingError: multicast routing is not to be had.
         """
         self._loop = loop
+        self._on_lost = on_lost
         self.configuration = configuration
         self.selection = relay_selection(configuration)
         self.tree = Tree(self._select)
@@ -74,6 +84,7 @@ class GatewayRole:
         self._ports = PortStore(state_dir / "ports.json")
         built = build_engine(loop, configuration, self._new_source)
         self.engine: Engine = built.engine
+        self.engine_reason = built.reason
         self._release = built.release
         self.missing_families = built.missing
         self._families = tuple(family for family in families(configuration) if family not in built.missing)
@@ -237,6 +248,9 @@ class GatewayRole:
             _log.info(
                 "interface %s interface=%s index=%d", change.kind.value, change.interface.name, change.interface.index
             )
+        if change.kind is ChangeKind.REMOVED and change.interface.name == gateway.tunnel_interface:
+            self._on_lost(f"{gateway.tunnel_interface} was removed; a new start makes it again")
+            return
         self.engine.set_local_networks(self._local_networks())
         for name in names.intersection(gateway.downstream):
             try:

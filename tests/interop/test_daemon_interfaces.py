@@ -100,3 +100,13 @@ def test_relays_that_reloads_remove_and_add_disturb_no_stream_through_another(ma
         counting.wait_for_more(10.0, packets=200)
     figures = counting.finish()
     assert figures["lost"] == 0
+
+
+def test_a_removed_tunnel_interface_ends_the_agent_with_an_error_and_a_new_start_heals(make_scenario):
+    scenario = make_scenario()
+    counting = flowing(scenario)
+    scenario.lab.run(scenario.lab.topology.border, "ip", "link", "delete", "amt0")
+    assert scenario.border.wait(20.0) == 3
+    assert "amt0 was removed" in scenario.border.log_tail()
+    scenario.border.start()
+    counting.wait_for_more(20.0)
