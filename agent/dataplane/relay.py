@@ -11,42 +11,28 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.dataplane.capture import SEGMENTS_UNREADABLE, Capture
-from agent.dataplane.engine import Refusal, Traffic
-from agent.dataplane.fanout import Fanout
+from agent.dataplane.engine import Refusal
+from agent.dataplane.fanout import Fanout, FanoutCounters
 from agent.dataplane.fanout_oversize import Oversize
 from agent.dataplane.joins import NativeJoins, OnFailure
-from agent.protocol.channels import Address, Channel, Endpoint, Family, Filter
+from agent.protocol.channels import Address, Endpoint, Family, Filter
 
 _CHECK_EVERY: Final = 1.0
 
 
 @dataclass(slots=True)
-class RelayCounters:
+class RelayCounters(FanoutCounters):
     """Everything the relay's data plane counted since it started.
 
     Attributes:
-        channels: inner packets that came in natively, per (S,G) somebody wants or wanted lately.
-        tunnels: inner packets handed to the kernel, per gateway endpoint.
-        refused: inner packets not sent on, by reason.
-        errors: tunnel packets lost on the way out, by errno name, or `too_big` when refused for the path MTU.
-        tunnel_errors: the same per tunnel, tunnels without errors left out.
         capture_dropped: packets the kernel dropped because the relay did not keep up, per native interface.
         capture_errors: errors of the capture sockets, by errno name or `segments_unreadable`.
         join_failures: native joins that did not come about, as (interface, group) and the reason.
-        sent: inner packets handed to the kernel for all tunnels, those that are gone included.
-        seen_at: when a channel last had traffic, in seconds of the loop's clock.
     """
 
-    channels: dict[Channel, Traffic] = field(default_factory=dict)
-    tunnels: dict[Endpoint, Traffic] = field(default_factory=dict)
-    refused: dict[Refusal, int] = field(default_factory=dict)
-    errors: dict[str, int] = field(default_factory=dict)
-    tunnel_errors: dict[Endpoint, dict[str, int]] = field(default_factory=dict)
     capture_dropped: dict[str, int] = field(default_factory=dict)
     capture_errors: dict[str, int] = field(default_factory=dict)
     join_failures: dict[tuple[str, Address], str] = field(default_factory=dict)
-    sent: Traffic = field(default_factory=Traffic)
-    seen_at: dict[Channel, float] = field(default_factory=dict)
 
 
 class RelayDataPlane:
@@ -137,16 +123,16 @@ class RelayDataPlane:
             errors.update(capture.errors)
             dropped[name] += capture.dropped()
         return RelayCounters(
-            sent.channels,
-            sent.tunnels,
-            dict(refused),
-            sent.errors,
-            sent.tunnel_errors,
-            dict(dropped),
-            dict(errors),
-            {key: str(error) for key, error in self._joins.failures.items()},
-            sent.sent,
-            sent.seen_at,
+            channels=sent.channels,
+            tunnels=sent.tunnels,
+            refused=dict(refused),
+            errors=sent.errors,
+            tunnel_errors=sent.tunnel_errors,
+            sent=sent.sent,
+            seen_at=sent.seen_at,
+            capture_dropped=dict(dropped),
+            capture_errors=dict(errors),
+            join_failures={key: str(error) for key, error in self._joins.failures.items()},
         )
 
     def close(self) -> None:

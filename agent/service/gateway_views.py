@@ -11,7 +11,7 @@ from agent.protocol.channels import Channel, FilterMode
 from agent.protocol.gateway_state import State
 from agent.service.clock import Clock
 from agent.service.gateway_role import GatewayRole
-from agent.service.interface_views import interface_status
+from agent.service.interface_views import interface_problems, interface_status
 from agent.service.model import (
     ChannelStatus,
     Interest,
@@ -148,14 +148,7 @@ class GatewayViews:
                 severity=Severity.ERROR,
                 message=f"{refused} groups are not carried because gateway.channel_limit is reached.",
             )
-        for status in self.interfaces():
-            if not status.up:
-                yield Problem(
-                    code="interface_down",
-                    severity=Severity.ERROR,
-                    message=f"Interface {status.name} is absent or down.",
-                    subject=status.name,
-                )
+        yield from interface_problems(self.interfaces())
 
     def _tunnel(self, tunnel: Tunnel, traffic: Traffic) -> TunnelStatus:
         machine = tunnel.machine

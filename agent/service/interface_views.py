@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from agent.dataplane.engine import Traffic
 from agent.net.interfaces import Interface
-from agent.service.model import InterfaceRole, InterfaceStatus, QuerierStatus
+from agent.service.model import InterfaceRole, InterfaceStatus, Problem, QuerierStatus, Severity
 
 
 def interface_status(
@@ -33,3 +33,15 @@ def interface_status(
         packets=moved.packets,
         bytes=moved.bytes,
     )
+
+
+def interface_problems(statuses: Iterable[InterfaceStatus]) -> Iterator[Problem]:
+    """One problem for each interface that cannot carry packets."""
+    for status in statuses:
+        if not status.up:
+            yield Problem(
+                code="interface_down",
+                severity=Severity.ERROR,
+                message=f"Interface {status.name} is absent or down.",
+                subject=status.name,
+            )

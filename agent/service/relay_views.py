@@ -12,7 +12,7 @@ from agent.dataplane.engine import Traffic
 from agent.protocol.channels import Address, Channel, Endpoint
 from agent.protocol.relay import TunnelView
 from agent.service.clock import Clock
-from agent.service.interface_views import interface_status
+from agent.service.interface_views import interface_problems, interface_status
 from agent.service.model import (
     ChannelStatus,
     Interest,
@@ -116,14 +116,7 @@ class RelayViews:
                 message=f"{len(failures)} groups cannot be joined natively, the first on {interface}: {reason}",
                 subject=str(group),
             )
-        for status in self.interfaces():
-            if not status.up:
-                yield Problem(
-                    code="interface_down",
-                    severity=Severity.ERROR,
-                    message=f"Interface {status.name} is absent or down.",
-                    subject=status.name,
-                )
+        yield from interface_problems(self.interfaces())
 
     def _tunnel(self, view: TunnelView, sent: Traffic) -> TunnelStatus:
         relay = self._role.configuration.relay

@@ -19,7 +19,8 @@ from agent.protocol.wire.groups import (
     decode_exponent,
     encode_exponent,
 )
-from agent.protocol.wire.records import decode_addresses, decode_records, encode_records
+from agent.protocol.wire.records import decode_records, encode_records
+from agent.protocol.wire.source_query import decode_source_query, encode_source_query_end
 
 QUERY: Final = 0x11
 REPORT_V1: Final = 0x12
@@ -81,20 +82,7 @@ def _decode_query(data: bytes, group: IPv4Address) -> Query:
         if code == 0:
             return Query(asked, (), 10.0, robustness=0, interval=0, version=GroupVersion.ANY_SOURCE_BASIC)
         return Query(asked, (), code / 10, robustness=0, interval=0, version=GroupVersion.ANY_SOURCE)
-    if len(data) < 12:
-        raise Truncated(f"IGMP query of {len(data)} bytes", data)
-    count = int.from_bytes(data[10:12], "big")
-    sources = decode_addresses(data, 12, count, Family.IPV4)
-    if sources and asked is None:
-        raise Malformed("IGMP general query with sources", data)
-    return Query(
-        asked,
-        sources,
-        decode_exponent(code) / 10,
-        suppress=bool(data[8] & 0x08),
-        robustness=data[8] & 0x07,
-        interval=decode_exponent(data[9]),
-    )
+    return decode_source_query(data, 8, Family.IPV4, asked, decode_exponent(code) / 10)
 
 
 def _encode_query(query: Query) -> bytes:
@@ -104,13 +92,7 @@ def _encode_query(query: Query) -> bytes:
         return _encode_basic(QUERY, 0, group)
     if query.version is GroupVersion.ANY_SOURCE:
         return _encode_basic(QUERY, min(max(deciseconds, 1), 255), group)
-    flags = query.suppress << 3 | (query.robustness if query.robustness < 8 else 0)
-    tail = struct.pack("!BBH", flags, encode_exponent(query.interval), len(query.sources))
-    return (
-        _encode_basic(QUERY, encode_exponent(deciseconds), group)
-        + tail
-        + b"".join(source.packed for source in query.sources)
-    )
+    return _encode_basic(QUERY, encode_exponent(deciseconds), group) + encode_source_query_end(query)
 
 
 def _encode_basic(kind: int, code: int, group: Address) -> bytes:

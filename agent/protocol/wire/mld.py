@@ -16,13 +16,12 @@ from agent.protocol.wire.groups import (
     Leave,
     Query,
     Report,
-    decode_exponent,
     decode_long_exponent,
-    encode_exponent,
     encode_long_exponent,
 )
 from agent.protocol.wire.ip import PROTOCOL_ICMPV6
-from agent.protocol.wire.records import decode_addresses, decode_records, encode_records
+from agent.protocol.wire.records import decode_records, encode_records
+from agent.protocol.wire.source_query import decode_source_query, encode_source_query_end
 
 QUERY: Final = 130
 REPORT_V1: Final = 131
@@ -82,19 +81,7 @@ def _decode_query(data: bytes, group: IPv6Address) -> Query:
     code = int.from_bytes(data[4:6], "big")
     if len(data) == 24:
         return Query(asked, (), code / 1000, robustness=0, interval=0, version=GroupVersion.ANY_SOURCE)
-    if len(data) < 28:
-        raise Truncated(f"MLD query of {len(data)} bytes", data)
-    sources = decode_addresses(data, 28, int.from_bytes(data[26:28], "big"), Family.IPV6)
-    if sources and asked is None:
-        raise Malformed("MLD general query with sources", data)
-    return Query(
-        asked,
-        sources,
-        decode_long_exponent(code) / 1000,
-        suppress=bool(data[24] & 0x08),
-        robustness=data[24] & 0x07,
-        interval=decode_exponent(data[25]),
-    )
+    return decode_source_query(data, 24, Family.IPV6, asked, decode_long_exponent(code) / 1000)
 
 
 def _encode_query(query: Query) -> bytes:
@@ -102,13 +89,7 @@ def _encode_query(query: Query) -> bytes:
     milliseconds = int(query.max_response_time * 1000 + 1e-6)
     if query.version is not GroupVersion.SOURCE_SPECIFIC:
         return _encode_basic(QUERY, min(milliseconds, 0xFFFF), group)
-    flags = query.suppress << 3 | (query.robustness if query.robustness < 8 else 0)
-    tail = struct.pack("!BBH", flags, encode_exponent(query.interval), len(query.sources))
-    return (
-        _encode_basic(QUERY, encode_long_exponent(milliseconds), group)
-        + tail
-        + b"".join(source.packed for source in query.sources)
-    )
+    return _encode_basic(QUERY, encode_long_exponent(milliseconds), group) + encode_source_query_end(query)
 
 
 def _encode_basic(kind: int, code: int, group: Address) -> bytes:
