@@ -18,7 +18,8 @@ for group in "$@"; do
             need ip iproute2; need nft nftables; need sysctl procps; need nsenter util-linux; need ethtool ethtool
             need conntrack conntrack; need ffmpeg ffmpeg ;;
         peers) # programs the tests talk to
-            need tshark tshark; need tcpdump tcpdump; need iperf iperf; need ping iputils-ping ;;
+            need tshark tshark; need tcpdump tcpdump; need iperf iperf; need ping iputils-ping
+            need systemd-analyze systemd ;;
         guest) # what building the User Mode Linux guest takes
             need flex flex; need bison bison; need bc bc; need xz xz-utils; need gcc gcc; need make make
             need depmod kmod; need_file '/usr/lib/*-linux-gnu*/libc.a' libc6-dev ;;
