@@ -7,7 +7,9 @@ SHELL := /bin/bash
 venv := .venv
 bin := $(venv)/bin
 installed := $(venv)/.installed
-PYTEST_ARGS ?=
+# Every protocol machine has a test for nearly every branch; a choice of tests (PYTEST_ARGS) is not held to it.
+coverage := --cov --cov-report=term:skip-covered --cov-fail-under=95
+PYTEST_ARGS ?= $(coverage)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
