@@ -17,20 +17,20 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
+import httpx
 from rich.console import Console
 from rich.live import Live
 
-from agent.protocol.channels import Address
 from lab import topology, video
-from lab.agents import Agent, AgentPlace, gateway_configuration, relay_configuration
 from lab.demo_view import Snapshot, render, summary
 from lab.namespaces import Lab, LabError, missing_for_namespaces, stop
-from lab.scenario import Counting
+from lab.scenario import Counting, Scenario
 from lab.topology import Topology
 
 OUTPUT: Final = Path("demo-output")
 _UNATTENDED_SECONDS: Final = 60.0
 _NUMBERED_RATE: Final = 500
+_NUMBERED: Final = {"IPv4": topology.NUMBERED_GROUP_IPV4, "IPv6": topology.SSM_GROUP_IPV6}
 _VIDEO_RECEIVER, _COUNTER = 0, 1  # receivers by number
 
 
@@ -66,20 +66,11 @@ class Demonstration:
         self._lab = lab
         self._console = console
         self._has_video = has_video
-        self._directory = directory
-        place = topology.RELAY
-        names = lab.topology
-        self._relay = Agent(lab, AgentPlace(names.relay, directory, "relay"), relay_configuration())
-        self._border = Agent(
-            lab,
-            AgentPlace(names.border, directory, "border"),
-            gateway_configuration(names.downstream_interfaces, [str(place.ipv4), str(place.ipv6)]),
-        )
+        self._scenario = Scenario(lab, directory)
         self._frame = OUTPUT / "frame.png"
         self._video_log = OUTPUT / "receiver.log"
         self._counted: list[Counting] = []
-        self._receivers: list[subprocess.Popen[str]] = []
-        self._sources: list[subprocess.Popen[str]] = []
+        self._viewer: subprocess.Popen[str] | None = None
 
     def started(self) -> ExitStack:
         """Start everything; leaving the result ends it and keeps the agents' logs.
@@ -89,51 +80,32 @@ class Demonstration:
         """
         stack = ExitStack()
         try:
-            for agent in (self._relay, self._border):
+            for agent in (self._scenario.relay, self._scenario.border):
                 agent.place.log.touch()
                 stack.callback(shutil.copy, agent.place.log, OUTPUT)
-                stack.callback(agent.close)
-                agent.start()
+            stack.enter_context(self._scenario)
             self._frame.unlink(missing_ok=True)
-            self._start_sources(stack)
-            self._start_receivers(stack)
+            if self._has_video:
+                self._start_video(stack)
+            for family, group in _NUMBERED.items():
+                self._scenario.send(group, "--rate", str(_NUMBERED_RATE))
+                self._count(f"numbered {family}", group)
         except BaseException:
             stack.close()
             raise
         return stack
 
-    def _start_sources(self, stack: ExitStack) -> None:
-        names = self._lab.topology
-        if self._has_video:
-            log = stack.enter_context((OUTPUT / "source.log").open("w"))
-            group = ip_address(topology.SSM_GROUP_IPV4)
-            self._sources.append(video.start_source(self._lab, group, topology.SOURCE.ipv4, log))
-        for group in _numbered_groups():
-            options = ["--interface", topology.HOST_INTERFACE, "--rate", str(_NUMBERED_RATE)]
-            command = [sys.executable, "-m", "lab", "send", str(group), *options]
-            self._sources.append(self._lab.start(names.source, *command))
+    def _start_video(self, stack: ExitStack) -> None:
+        names, group, source = self._lab.topology, ip_address(topology.SSM_GROUP_IPV4), topology.SOURCE.ipv4
+        log = stack.enter_context((OUTPUT / "source.log").open("w"))
+        stack.callback(stop, video.start_source(self._lab, group, source, log))
+        log = stack.enter_context(self._video_log.open("w"))
+        viewer, local = names.receiver(_VIDEO_RECEIVER), names.receiver_address(_VIDEO_RECEIVER).ipv4
+        self._viewer = video.start_receiver(self._lab, viewer, source, group, local, self._frame, log)
+        self._count("video", topology.SSM_GROUP_IPV4)
 
-    def _start_receivers(self, stack: ExitStack) -> None:
-        names = self._lab.topology
-        group = ip_address(topology.SSM_GROUP_IPV4)
-        if self._has_video:
-            log = stack.enter_context(self._video_log.open("w"))
-            viewer = names.receiver(_VIDEO_RECEIVER)
-            local = names.receiver_address(_VIDEO_RECEIVER).ipv4
-            source = topology.SOURCE.ipv4
-            process = video.start_receiver(self._lab, viewer, source, group, local, self._frame, log)
-            self._receivers.append(process)
-            self._count("video", group)
-        for numbered in _numbered_groups():
-            self._count(f"numbered IPv{numbered.version}", numbered)
-
-    def _count(self, label: str, group: Address) -> None:
-        source = topology.SOURCE.of(group.version)
-        command = video.receive_command(sys.executable, source, group, "--every", "1")
-        namespace = self._lab.topology.receiver(_COUNTER)
-        process = self._lab.start(namespace, *command, stdout=subprocess.PIPE)
-        self._counted.append(Counting(label, process))
-        self._receivers.append(process)
+    def _count(self, label: str, group: str) -> None:
+        self._counted.append(self._scenario.receive(group, "--every", "1", receiver=_COUNTER, label=label))
 
     def watch(self, seconds: float | None) -> None:
         """Show the live table until the time is over or Ctrl-C."""
@@ -161,7 +133,7 @@ class Demonstration:
                 self._console.print(line, soft_wrap=True, highlight=False)
 
     def _snapshot(self, before: Snapshot | None) -> Snapshot:
-        relay, border = self._relay, self._border
+        relay, border = self._scenario.relay, self._scenario.border
         counted = {item.label: item.figures for item in self._counted}
         return Snapshot(
             time.monotonic(),
@@ -173,29 +145,21 @@ class Demonstration:
         )
 
     def verdict(self) -> int:
-        """End the receivers, then the sources, and judge: 0 when everything arrived whole."""
-        for process in self._receivers:
-            process.terminate()
-            process.wait(10.0)
+        """End the receivers, before the sources, and judge: 0 when everything arrived whole."""
         whole = True
         for counted in self._counted:
             counted.finish()
             whole &= counted.is_whole()
             self._console.print(_sentence(counted), highlight=False, soft_wrap=True)
-        if self._has_video:
+        if self._viewer is not None:
+            stop(self._viewer)
             damaged = video.damage(self._video_log.read_text())
             decoded = video.decodes(self._frame)
             whole &= damaged == 0 and decoded
             state = "decodes" if decoded else "does not decode"
             self._console.print(f"receiver: {damaged} reports of damage; {self._frame} {state}", highlight=False)
-        for process in self._sources:
-            stop(process)
         self._console.print("the stream arrived whole" if whole else "the stream did NOT arrive whole")
         return 0 if whole else 1
-
-
-def _numbered_groups() -> list[Address]:
-    return [ip_address(topology.NUMBERED_GROUP_IPV4), ip_address(topology.SSM_GROUP_IPV6)]
 
 
 def _sentence(counted: Counting) -> str:
@@ -212,6 +176,6 @@ def main() -> int:
     """Run, and tell the lab's errors in one line."""
     try:
         return run()
-    except LabError as error:
+    except (LabError, httpx.TransportError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1

@@ -155,11 +155,13 @@ class Scenario:
         """Start a numbered stream from the source's namespace."""
         return self._start(self.lab.topology.source, "send", group, "--interface", topology.HOST_INTERFACE, *options)
 
-    def receive(self, group: str, *options: str, receiver: int = 0, any_source: bool = False) -> Counting:
+    def receive(
+        self, group: str, *options: str, receiver: int = 0, any_source: bool = False, label: str | None = None
+    ) -> Counting:
         """Start a measuring receiver of (source, `group`), or (*, `group`), behind the border."""
         address: Address = ip_address(group)
         source = "*" if any_source else str(topology.SOURCE.of(address.version))
         common = ("--interface", topology.HOST_INTERFACE, "--every", "0.1")
         namespace = self.lab.topology.receiver(receiver)
         process = self._start(namespace, "receive", source, group, *common, *options, stdout=subprocess.PIPE)
-        return Counting(f"({source},{group})", process)
+        return Counting(f"({source},{group})" if label is None else label, process)

@@ -9,7 +9,7 @@ from typing import IO, Any, Final
 
 from agent.protocol.channels import Address
 from lab.namespaces import Lab
-from lab.topology import HOST_INTERFACE, PAYLOAD_PORT
+from lab.topology import PAYLOAD_PORT
 
 PAYLOAD_BYTES: Final = 1316  # seven transport packets
 _QUIET: Final = ("ffmpeg", "-hide_banner", "-nostdin", "-loglevel", "warning")
@@ -52,9 +52,3 @@ def decodes(frame: Path) -> bool:
 
 def _host(address: Address) -> str:
     return f"[{address}]" if address.version == 6 else str(address)
-
-
-def receive_command(python: str, source: Address, group: Address, *options: str) -> list[str]:
-    """The command line of the lab's own receiver for a channel."""
-    base = [python, "-m", "lab", "receive", str(source), str(group), "--interface", HOST_INTERFACE]
-    return [*base, *options]
