@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from agent.dataplane.engine import Traffic
 from agent.net.interfaces import local_address_towards
-from agent.protocol.channels import Channel, FilterMode
+from agent.protocol.channels import Channel, Family, FilterMode
 from agent.protocol.gateway_state import State
 from agent.service.clock import Clock
 from agent.service.gateway_role import GatewayRole
@@ -118,6 +118,12 @@ class GatewayViews:
                 severity=Severity.WARNING,
                 message=f"IPv{family} multicast is not carried: {reason}; switch it off in [gateway] if that is meant.",
             )
+        yield from self._relay_problems()
+        yield from self._channel_problems()
+        yield from interface_problems(self.interfaces())
+        yield from self._querier_problems()
+
+    def _relay_problems(self) -> Iterator[Problem]:
         for tunnel in self._role.tunnels.values():
             if tunnel.last_error and tunnel.machine.state in {State.DISCOVERING, State.REQUESTING, State.LIMITED}:
                 yield Problem(
@@ -126,19 +132,22 @@ class GatewayViews:
                     message=f"The relay does not serve us ({tunnel.last_error}); check the path to it and UDP 2268.",
                     subject=tunnel.name,
                 )
-        if self._role.control.unserved:
-            count = len(self._role.control.unserved)
+
+    def _channel_problems(self) -> Iterator[Problem]:
+        control = self._role.control
+        if control.unserved:
             yield Problem(
                 code="channels_unserved",
                 severity=Severity.ERROR,
-                message=f"No configured relay has sources that cover {count} channels; add one to [[gateway.relay]].",
-                subject=str(next(iter(self._role.control.unserved))),
+                message=f"No configured relay has sources that cover {len(control.unserved)} channels; "
+                "add one to [[gateway.relay]].",
+                subject=str(next(iter(control.unserved))),
             )
-        for channel, reason in list(self._role.control.refused.items())[:1]:
+        for channel, reason in list(control.refused.items())[:1]:
             yield Problem(
                 code="channels_not_forwarded",
                 severity=Severity.ERROR,
-                message=f"{len(self._role.control.refused)} channels cannot be forwarded: {reason}",
+                message=f"{len(control.refused)} channels cannot be forwarded: {reason}",
                 subject=str(channel),
             )
         refused = sum(len(listener.refused) for listener in self._role.listeners.values())
@@ -148,7 +157,20 @@ class GatewayViews:
                 severity=Severity.ERROR,
                 message=f"{refused} groups are not carried because gateway.channel_limit is reached.",
             )
-        yield from interface_problems(self.interfaces())
+
+    def _querier_problems(self) -> Iterator[Problem]:
+        """Interfaces that are up but have no address to query from: their receivers are never asked."""
+        for (name, family), listener in self._role.listeners.items():
+            interface = self._role.monitor.get(name)
+            if interface is not None and interface.up and listener.querier.address is None:
+                wanted = "an IPv4 address" if family is Family.IPV4 else "a link-local IPv6 address"
+                yield Problem(
+                    code="no_querier_address",
+                    severity=Severity.WARNING,
+                    message=f"{name} has no address to send queries from; give it {wanted}, "
+                    f"or switch IPv{family} off in [gateway].",
+                    subject=name,
+                )
 
     def _tunnel(self, tunnel: Tunnel, traffic: Traffic) -> TunnelStatus:
         machine = tunnel.machine

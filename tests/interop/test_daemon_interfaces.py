@@ -110,3 +110,11 @@ def test_a_removed_tunnel_interface_ends_the_agent_with_an_error_and_a_new_start
     assert "amt0 was removed" in scenario.border.log_tail()
     scenario.border.start()
     counting.wait_for_more(20.0)
+
+
+def test_a_downstream_interface_without_address_to_query_from_is_told(make_scenario):
+    scenario = make_scenario()
+    lan = downstream(0)
+    assert not has_problem(scenario.border, "no_querier_address", lan)
+    scenario.lab.run(scenario.lab.topology.border, "ip", "-4", "address", "flush", "dev", lan)
+    wait_until(lambda: has_problem(scenario.border, "no_querier_address", lan), 10.0, "the problem is told")
