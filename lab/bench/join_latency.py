@@ -5,6 +5,7 @@ Cold: the agent has just started and knows no relay: discovery, request and upda
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 import tempfile
@@ -29,8 +30,8 @@ from lab.scenario import Scenario
 from lab.topology import Topology
 from lab.traffic import Stream, multicast_sender
 
-WARM_JOINS: Final = 100
-COLD_JOINS: Final = 20
+WARM_JOINS: Final = 200
+COLD_JOINS: Final = 50
 _RATE: Final = 2000.0  # packets a second: half a millisecond at most goes to waiting for the source
 _PAYLOAD: Final = bytes(100)
 _ETH_P_ALL: Final = 0x0003
@@ -52,8 +53,8 @@ class JoinLatency:
     seconds: tuple[float, ...]
 
     def percentile(self, share: float) -> float:
-        """The latency that `share` of the joins do not exceed, in seconds."""
-        return self.seconds[min(int(share * len(self.seconds)), len(self.seconds) - 1)]
+        """The latency that `share` of the joins do not exceed, in seconds (nearest rank)."""
+        return self.seconds[max(math.ceil(share * len(self.seconds)) - 1, 0)]
 
 
 class Watch:
