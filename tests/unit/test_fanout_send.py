@@ -434,7 +434,6 @@ async def test_a_tunnel_the_kernel_does_not_segment_for_is_sent_single_datagrams
 async def test_more_tunnels_than_one_call_takes(make_fanout, gateways) -> None:
     fanout = make_fanout()
     (gateway,) = gateways(1)
-    gateway.socket.setsockopt(socket.SOL_SOCKET, 33, 64 << 20)
     for number in range(2500):
         # Endpoints in 127/8 with our gateway's port; it is bound to 127.0.0.1, so only that one arrives.
         endpoint = Endpoint(ip_address(0x7F00_0001 + number), gateway.endpoint.port)
