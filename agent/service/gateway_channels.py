@@ -28,6 +28,9 @@ APPLIED_AT_ONCE: Final = 128
 SAMPLED_AT_ONCE: Final = 500
 """Channels looked at in one turn of the loop in a slow sample."""
 
+SWEEP_SAMPLES: Final = 5
+"""Slow samples after which every channel was looked at, so that idle channels cost next to nothing."""
+
 RETRIED_AT_ONCE: Final = 100
 """Channels the engine refused that are offered to it again in one slow sample."""
 
@@ -64,6 +67,7 @@ class ChannelControl:
         self._is_paused = False
         self._is_closed = False
         self._promised = 0
+        self._swept = 0
         self._slow: asyncio.TimerHandle | None = loop.call_later(SLOW_SAMPLE, self._sample_all)
         self._fast: asyncio.TimerHandle | None = None
 
@@ -215,7 +219,7 @@ class ChannelControl:
     def _sample_all(self) -> None:
         self._slow = self._loop.call_later(SLOW_SAMPLE, self._sample_all)  # first: nothing below may end the sampling
         now = self._loop.time()
-        self._sample_slice(self.ledger.channels(), 0)
+        self._sample_slice(self._next_share(), 0)
         for channel in list(self._tree.learned()):
             since = self.ledger.silent_since(channel)
             if since is not None and now - since > LEARNED_SOURCE_LIFETIME:
@@ -223,6 +227,14 @@ class ChannelControl:
         self._retry_refused()
         self.on_sample()
         self.apply()
+
+    def _next_share(self) -> Sequence[Channel]:
+        """Channels whose turn it is; all of them while they are few, else each within SWEEP_SAMPLES samples."""
+        channels = self.ledger.channels()
+        count = max(SAMPLED_AT_ONCE, -(-len(channels) // SWEEP_SAMPLES))
+        first = self._swept if self._swept < len(channels) else 0
+        self._swept = first + count
+        return channels[first : self._swept]
 
     def _sample_slice(self, channels: Sequence[Channel], first: int) -> None:
         if self._is_closed:
