@@ -204,7 +204,9 @@ class ChannelStatus(Resource):
     packets: int = Field(default=0, ge=0, description="Packets forwarded (one a packet, however many interfaces).")
     bytes: int = Field(default=0, ge=0, description="Bytes of those packets, IP header included.")
     last_packet_age: float | None = Field(
-        default=None, ge=0, description="Seconds since the counter was last seen to move, to within 5 s; null before the first packet."
+        default=None,
+        ge=0,
+        description="Seconds since the counter was seen to move, to within 5 s; null before the first packet.",
     )
     join_latency: float | None = Field(
         default=None, ge=0, description="Seconds from the first interest to the first packet; null before it."
