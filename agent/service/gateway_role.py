@@ -16,6 +16,7 @@ from agent.protocol.gateway_state import State
 from agent.service.config import Configuration
 from agent.service.downstream import Listener
 from agent.service.engines import build_engine
+from agent.service.fixed_keys import refuse_fixed
 from agent.service.gateway_channels import ChannelControl
 from agent.service.gateway_settings import (
     configured_joins,
@@ -152,18 +153,13 @@ class GatewayRole:
         Raises:
             RefusedError: it changes what only a restart can change.
         """
-        old, new = self.configuration.gateway, configuration.gateway
-        fixed = [f"gateway.{key}" for key in _FIXED if getattr(old, key) != getattr(new, key)]
-        if configuration.dataplane != self.configuration.dataplane:
-            fixed.append("dataplane")
-        if fixed:
-            raise RefusedError("needs_restart", f"{', '.join(fixed)} can only be changed by a restart")
+        refuse_fixed(self.configuration, configuration, "gateway", _FIXED)
         kept = self._replace_tunnels(tunnel_settings(configuration))
         self.selection = relay_selection(configuration, self.selection.failures(kept))
         self.configuration = configuration
         self.engine.set_local_networks(self._local_networks())
         self._replace_listeners()
-        self.joins.configure(configured_joins(configuration), new.downstream)
+        self.joins.configure(configured_joins(configuration), configuration.gateway.downstream)
         self.tree.mark_all()
         self.control.apply()
 

@@ -18,7 +18,7 @@ from agent.protocol.channels import Address, Endpoint, Family
 from agent.protocol.relay import InterestChanged, Relay, RelayConfig, TunnelClosed, TunnelOpened
 from agent.service.config import Configuration
 from agent.service.driver import Driver
-from agent.service.port import RefusedError
+from agent.service.fixed_keys import refuse_fixed
 from agent.service.relay_channels import RelayChannels
 
 _log = logging.getLogger(__name__)
@@ -93,12 +93,7 @@ class RelayRole:
         Raises:
             RefusedError: it changes what only a restart can change.
         """
-        old, new = self.configuration.relay, configuration.relay
-        fixed = [f"relay.{key}" for key in _FIXED if getattr(old, key) != getattr(new, key)]
-        if configuration.dataplane != self.configuration.dataplane:
-            fixed.append("dataplane")
-        if fixed:
-            raise RefusedError("needs_restart", f"{', '.join(fixed)} can only be changed by a restart")
+        refuse_fixed(self.configuration, configuration, "relay", _FIXED)
         self.machine.configure(relay_config(configuration))
         self.configuration = configuration
         self._driver.flush()
