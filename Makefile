@@ -44,7 +44,7 @@ bench: $(installed) ## measure, and write docs/bench.md and docs/bench.png
 	@$(bin)/python -m lab.bench
 
 lock: $(installed) ## resolve pyproject.toml into requirements.lock again
-	@.cache/bootstrap/bin/uv pip compile pyproject.toml --extra agent --extra dev --universal --generate-hashes \
+	@.cache/bootstrap/bin/uv pip compile pyproject.toml --extra agent --extra manager --extra dev --universal --generate-hashes \
 	    --no-header --quiet --output-file requirements.lock
 
 clean: ## remove everything made by the other targets

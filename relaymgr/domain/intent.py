@@ -1,0 +1,242 @@
+"""RelayIntent: what an operator wants of one relay, the same for every vendor.
+
+Addresses and prefixes are checked here, because the vendors' models do not (Juniper's YANG types them as strings).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+PolicyName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+InterfaceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9/.:_-]{0,63}$")]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class RelayFamily(_Section):
+    """Addresses of the relay in one IP family."""
+
+    anycast_prefix: IPv4Network | IPv6Network = Field(examples=["192.0.2.0/24"])
+    """Prefix under which gateways find some relay (RFC 7450 section 4.1.4); announced by `advertise`."""
+    anycast_address: IPv4Address | IPv6Address | None = Field(default=None, examples=["192.0.2.1"])
+    """Address inside the prefix that this relay answers on; the prefix's first host address when absent."""
+    local_address: IPv4Address | IPv6Address = Field(examples=["198.51.100.7"])
+    """Unicast address that tunnels are made to; never withdrawn by a drain. Outside the anycast prefix."""
+
+    @property
+    def discovery_address(self) -> IPv4Address | IPv6Address:
+        """The anycast address in force."""
+        if self.anycast_address is not None:
+            return self.anycast_address
+        prefix = self.anycast_prefix
+        return prefix.network_address if prefix.num_addresses == 1 else prefix.network_address + 1
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.local_address.version != self.anycast_prefix.version:
+            raise ValueError("local_address and anycast_prefix are of different IP versions")
+        for name, address in (("local_address", self.local_address), ("anycast_address", self.discovery_address)):
+            if address.is_multicast or address.is_unspecified or address.is_loopback:
+                raise ValueError(f"{name} {address} is not a unicast address a gateway can reach")
+        if self.discovery_address not in self.anycast_prefix:
+            raise ValueError(f"anycast_address {self.discovery_address} lies outside {self.anycast_prefix}")
+        if self.local_address in self.anycast_prefix:
+            raise ValueError(
+                f"local_address {self.local_address} lies inside {self.anycast_prefix}; a drain would cut tunnels"
+            )
+        return self
+
+
+class AdvertiseProtocol(StrEnum):
+    """Routing protocol that carries the anycast prefix; NONE leaves it to the operator."""
+
+    NONE = "none"
+    BGP = "bgp"
+    OSPF = "ospf"
+    ISIS = "isis"
+
+
+class Advertise(_Section):
+    """How the anycast prefix is announced."""
+
+    protocol: AdvertiseProtocol = AdvertiseProtocol.NONE
+    policy: PolicyName | None = None
+    """Name of the export policy (Junos) or route-map (IOS-XE) that Isthmus owns; required unless `protocol` is none."""
+    group: PolicyName | None = None
+    """BGP group (Junos) the policy is for. Isthmus writes the policy; attaching it stays the operator's."""
+
+    @model_validator(mode="after")
+    def _named(self) -> Self:
+        if self.protocol is not AdvertiseProtocol.NONE and self.policy is None:
+            raise ValueError("advertise.policy is required with a routing protocol")
+        return self
+
+
+class IgmpParameters(_Section):
+    """IGMP on AMT tunnels (RFC 3376 section 8)."""
+
+    version: Literal[2, 3] = 3
+    query_interval_seconds: int | None = Field(default=None, ge=1, le=1024)
+    query_response_interval_seconds: int | None = Field(default=None, ge=1, le=1024)
+    robustness: int | None = Field(default=None, ge=2, le=10)
+    group_limit: int | None = Field(default=None, ge=1, le=32767)
+    group_threshold_percent: int | None = Field(default=None, ge=1, le=100)
+    accounting: bool | None = None
+
+    @model_validator(mode="after")
+    def _interval(self) -> Self:
+        query, response = self.query_interval_seconds, self.query_response_interval_seconds
+        if query is not None and response is not None and response >= query:
+            raise ValueError(
+                "query_response_interval_seconds must be below query_interval_seconds (RFC 3376 section 8.3)"
+            )
+        return self
+
+
+class GroupPolicy(_Section):
+    """Which groups gateways may join; everything else is refused."""
+
+    name: PolicyName
+    permit: tuple[IPv4Network | IPv6Network, ...] = Field(min_length=1, max_length=512)
+
+    @model_validator(mode="after")
+    def _multicast(self) -> Self:
+        for network in self.permit:
+            if not network.is_multicast:
+                raise ValueError(f"{network} is not a multicast prefix")
+        return self
+
+
+class PimInterface(_Section):
+    """An interface that runs PIM sparse mode towards the core."""
+
+    name: InterfaceName
+    hello_interval_seconds: int | None = Field(default=None, ge=1, le=255)
+    priority: int | None = Field(default=None, ge=0, le=4294967295)
+
+
+class ProtectionFilter(_Section):
+    """Admits UDP 2268 to the relay's addresses, at a bounded rate."""
+
+    name: PolicyName
+    rate_kbps: int | None = Field(default=None, ge=32, le=100_000_000)
+    """Discovery and Request traffic admitted, kbit/s; unbounded when absent."""
+    permit_from: tuple[IPv4Network | IPv6Network, ...] = Field(default=(), max_length=512)
+    """Gateways' prefixes; everyone when empty."""
+
+
+class TunnelServices(_Section):
+    """Chassis tunnel services (Junos); slots are given, never guessed."""
+
+    fpc: int = Field(ge=0, le=255)
+    pic: int = Field(ge=0, le=255)
+    bandwidth_gbps: Literal[1, 10, 20, 40, 100]
+
+
+class TraceFlag(StrEnum):
+    """What the relay traces."""
+
+    PACKETS = "packets"
+    ERRORS = "errors"
+    TUNNELS = "tunnels"
+    STATE = "state"
+    ALL = "all"
+
+
+class TraceOptions(_Section):
+    """Tracing of AMT on the device."""
+
+    file: PolicyName
+    size_bytes: int = Field(default=10_485_760, ge=10_240, le=1_073_741_824)
+    files: int = Field(default=3, ge=2, le=1000)
+    flags: tuple[TraceFlag, ...] = Field(default=(TraceFlag.ERRORS,), min_length=1)
+
+
+class JunosExtras(_Section):
+    """What only Junos knows."""
+
+    tunnel_devices: tuple[Annotated[str, StringConstraints(pattern=r"^ud-\d+/\d+/\d+$")], ...] = ()
+    anycast_unit: int = Field(default=2268, ge=1, le=16384)
+    """Unit of lo0 that holds the anycast address and nothing else."""
+    local_unit: int = Field(default=0, ge=0, le=16384)
+    """Unit of lo0 that holds the local address, next to what the operator has there."""
+    routing_instance: PolicyName | None = None
+    ssm_map_policy: PolicyName | None = None
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.anycast_unit == self.local_unit:
+            raise ValueError(
+                "anycast_unit and local_unit must differ; one shared loopback would cut tunnels on a drain"
+            )
+        if self.anycast_unit != 0 and self.local_unit != 0 and self.routing_instance is None:
+            raise ValueError("two units of lo0 besides 0 need a routing_instance")
+        return self
+
+
+class IosxeExtras(_Section):
+    """What only IOS-XE knows."""
+
+    tunnel_interface: Annotated[str, StringConstraints(pattern=r"^Tunnel\d{1,10}$")] = "Tunnel2268"
+    tunnel_address: IPv4Address | None = None
+    """Address of the multipoint tunnel interface itself; with `tunnel_prefix_length`."""
+    tunnel_prefix_length: int = Field(default=24, ge=8, le=30)
+    local_loopback: Annotated[str, StringConstraints(pattern=r"^Loopback\d{1,10}$")] = "Loopback2268"
+    anycast_loopback: Annotated[str, StringConstraints(pattern=r"^Loopback\d{1,10}$")] = "Loopback2269"
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        if self.local_loopback == self.anycast_loopback:
+            raise ValueError(
+                "local_loopback and anycast_loopback must differ; one shared loopback would cut tunnels on a drain"
+            )
+        return self
+
+
+class IsthmusExtras(_Section):
+    """What only our own relay knows."""
+
+    native_interface: InterfaceName | None = None
+    """Interface the relay joins natively on; the agent's own choice when absent."""
+
+
+class RelayIntent(_Section):
+    """What one relay shall be. A missing optional element is the device's default, and Isthmus then leaves it alone."""
+
+    inet: RelayFamily | None = None
+    inet6: RelayFamily | None = None
+    tunnel_limit: int | None = Field(default=None, ge=1, le=4294967295)
+    """Tunnels at most."""
+    stream_limit: int | None = Field(default=None, ge=1, le=4294967295)
+    """Unicast copies of channels at most."""
+    key_timeout_minutes: int | None = Field(default=None, ge=5, le=1440)
+    """Life of the secret the Response MAC is made with (RFC 7450 section 5.3.5)."""
+    accounting: bool = False
+    igmp: IgmpParameters | None = None
+    group_policy: GroupPolicy | None = None
+    pim_interfaces: tuple[PimInterface, ...] = Field(default=(), max_length=256)
+    protection_filter: ProtectionFilter | None = None
+    tunnel_services: TunnelServices | None = None
+    trace: TraceOptions | None = None
+    advertise: Advertise = Advertise()
+    junos: JunosExtras | None = None
+    iosxe: IosxeExtras | None = None
+    isthmus: IsthmusExtras | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.inet is None and self.inet6 is None:
+            raise ValueError("at least one of inet and inet6 is required")
+        for name, family, version in (("inet", self.inet, 4), ("inet6", self.inet6, 6)):
+            if family is not None and family.local_address.version != version:
+                raise ValueError(f"{name} holds IPv{family.local_address.version} addresses")
+        names = [interface.name for interface in self.pim_interfaces]
+        if len(set(names)) != len(names):
+            raise ValueError("an interface is named twice in pim_interfaces")
+        return self

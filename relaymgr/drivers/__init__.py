@@ -1,0 +1,1 @@
+"""One folder a platform; what they share; the Protocol they all satisfy."""
