@@ -1,0 +1,149 @@
+"""What the API calls. Behind Protocols, so that it runs and is tested without a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from relaymgr.settings import Settings
+from relaymgr.store.tables import Job, Plan, Rollout
+
+
+class Databases(Protocol):
+    """What the API uses of `relaymgr.store.database.Database`."""
+
+    def session(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """A session to read with."""
+
+    def begin(self) -> AbstractAsyncContextManager[AsyncSession]:
+        """A transaction, committed when the block ends without an error."""
+
+
+class Sealing(Protocol):
+    """What the API uses of `relaymgr.store.sealing.Sealer`."""
+
+    def seal(self, plain: bytes, context: str) -> bytes:
+        """Ciphertext that only opens with the same context."""
+
+    def open(self, sealed: bytes, context: str) -> bytes:
+        """The plain text again."""
+
+
+class Planning(Protocol):
+    """What the API uses of `relaymgr.jobs.planner.Planner`."""
+
+    async def make_plan(self, relay_id: str, kind: str, actor: str) -> Plan:
+        """Read the device and store what a change of `kind` would do.
+
+        Raises DriverError, CapabilityMissing, or an error whose `code` the API documents.
+        """
+
+
+class JobSubmission(Protocol):
+    """What the API uses of `relaymgr.jobs.service.JobService`."""
+
+    async def submit(
+        self,
+        kind: str,
+        *,
+        relay_id: str | None = None,
+        plan_id: str | None = None,
+        parameters: dict[str, Any] | None = None,
+        actor: str,
+        comment: str = "",
+        ticket: str | None = None,
+    ) -> Job:
+        """Store a job and wake a worker. Without `plan_id` a change plans first.
+
+        `parameters` of a change: confirm_minutes (int), probe (bool).
+        """
+
+    async def cancel(self, job_id: str, actor: str) -> Job:
+        """Ask a job to end as soon as that leaves nothing half done."""
+
+
+class RolloutControl(Protocol):
+    """Rollouts: many relays in waves."""
+
+    async def create(
+        self,
+        *,
+        name: str,
+        kind: str,
+        waves: list[list[str]],
+        error_budget: int,
+        confirm_minutes: int,
+        probe: bool,
+        actor: str,
+        comment: str = "",
+        ticket: str | None = None,
+    ) -> Rollout:
+        """Store a rollout whose waves hold relay ids, and start it."""
+
+    async def pause(self, rollout_id: str, actor: str, reason: str | None = None) -> Rollout:
+        """Start no more relays; running ones finish."""
+
+    async def resume(self, rollout_id: str, actor: str) -> Rollout:
+        """Go on."""
+
+    async def abort(self, rollout_id: str, actor: str) -> Rollout:
+        """Start no more relays, ever."""
+
+
+class DriftControl(Protocol):
+    """Checking and accepting drift, and asking for a backup."""
+
+    async def accept(self, relay_id: str, actor: str) -> None:
+        """Take what the device has in its owned sections as what is expected from now on."""
+
+
+class DeviceSessions(Protocol):
+    """What the API uses of `relaymgr.drivers.access.DeviceAccess`."""
+
+    def forget(self, relay_id: str) -> None:
+        """Close the session of a relay that was edited or deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class PresentedHostKey:
+    """A host key as a device presented it to somebody who has not decided to trust it."""
+
+    line: str
+    """As in known_hosts, `ssh-ed25519 AAAA…`."""
+    fingerprint: str
+    """`SHA256:…`."""
+
+
+class HostKeyScan(Protocol):
+    """Asks a device for its host key without logging in."""
+
+    async def __call__(self, host: str, port: int, *, legacy: bool, timeout: float) -> PresentedHostKey:  # noqa: ASYNC109
+        """Raises DriverError."""
+
+
+def utc_now() -> datetime:
+    """The time, aware, in UTC."""
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Services:
+    """Parts of a running manager that the API calls."""
+
+    database: Databases
+    settings: Settings
+    sealer: Sealing
+    planner: Planning
+    jobs: JobSubmission
+    rollouts: RolloutControl
+    drift: DriftControl
+    access: DeviceSessions
+    scan_host_key: HostKeyScan
+    clock: Callable[[], datetime] = utc_now
+    ready: Callable[[], dict[str, str]] = field(default=dict)
+    """Parts that are not ready and why; empty when all are (the database is asked by the API itself)."""
