@@ -1,4 +1,4 @@
-"""Which driver serves which platform. Drivers are imported when first needed: PyEZ and netmiko take a second to load."""
+"""Which driver serves which platform. Drivers are imported when first needed: PyEZ and netmiko load slowly."""
 
 from __future__ import annotations
 
