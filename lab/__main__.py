@@ -18,6 +18,7 @@ from lab.faulty_relay import FaultyRelay
 from lab.kernel_amt import guest
 from lab.measure import Measurement, receive
 from lab.namespaces import Lab, LabError, delete_namespaces
+from lab.sim.command import sim_group
 from lab.topology import DEFAULT_PREFIX, PAYLOAD_PORT, Topology
 from lab.traffic import Stream, send
 
@@ -129,6 +130,9 @@ def faulty_relay_command(address: str, relay: str, stranger: str, control: Path)
 def demo_command() -> None:
     """Carry a video from source to receiver and show it live."""
     sys.exit(demo.main())
+
+
+main.add_command(sim_group)
 
 
 @main.group("kernel-amt")
