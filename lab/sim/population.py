@@ -16,6 +16,7 @@ from typing import Final
 _GATEWAYS: Final = int(IPv4Address("198.51.100.1"))
 _MANY_GATEWAYS: Final = int(IPv4Address("100.64.0.1"))
 _GROUPS: Final = int(IPv4Address("232.1.1.1"))
+_JOINED_BY: Final = IPv4Address("10.0.0.1")
 _SOURCES: Final = int(IPv4Address("192.0.2.10"))
 _MESSAGES_EVERY_TICKS: Final = 12
 
@@ -51,7 +52,7 @@ class SimTunnel:
     packets: int = 0
     bytes: int = 0
     uptime_seconds: int = 0
-    joined_by: IPv4Address = IPv4Address("10.0.0.1")
+    joined_by: IPv4Address = _JOINED_BY
     """Inner source of its last report."""
 
 
