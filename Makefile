@@ -26,18 +26,20 @@ demo: $(installed) ## carry a video from source to receiver and show it live (DE
 	@$(bin)/python -m lab demo
 
 test: $(installed) guest ## run every test this machine can run
-	@lab/packages.sh lab peers
+	@lab/packages.sh lab peers manager
 	@$(bin)/python -m pytest $(PYTEST_ARGS)
 
 guest: $(installed)
 	@lab/packages.sh guest
 	@$(bin)/python -m lab kernel-amt build --optional
 
-lint: $(installed) ## ruff, mypy and the import contracts
+lint: $(installed) ## ruff, mypy, the import contracts and the API's description
 	@$(bin)/ruff check .
 	@$(bin)/ruff format --check .
 	@$(bin)/mypy
 	@$(bin)/lint-imports
+	@lab/packages.sh lint
+	@openapi/lint.sh
 
 bench: $(installed) ## measure, and write docs/bench.md and docs/bench.png
 	@lab/packages.sh lab

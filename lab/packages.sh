@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # packages.sh GROUP...: make the Debian packages of each group present. Root on a Debian system installs what is missing;
-# anyone else is told what is missing, and what that leaves out. Groups: python, lab, peers, guest.
+# anyone else is told what is missing, and what that leaves out. Groups: python, lab, peers, guest, manager, lint.
 set -euo pipefail
 
 missing=()
@@ -23,6 +23,10 @@ for group in "$@"; do
         guest) # what building the User Mode Linux guest takes
             need flex flex; need bison bison; need bc bc; need xz xz-utils; need gcc gcc; need make make
             need depmod kmod; need_file '/usr/lib/*-linux-gnu*/libc.a' libc6-dev ;;
+        manager) # databases, servers and validators the relay manager is tested with
+            need_file '/usr/lib/postgresql/*/bin/postgres' postgresql; need yanglint libyang2-tools
+            need netconfd netconfd; need sshd openssh-server ;;
+        lint) need npm npm ;;
         *) echo "packages.sh: no group named $group" >&2; exit 2 ;;
     esac
 done
@@ -36,7 +40,15 @@ fi
 echo "installing: ${missing[*]}"
 export DEBIAN_FRONTEND=noninteractive
 log=$(mktemp)
-trap 'rm -f "$log"' EXIT
+policy=/usr/sbin/policy-rc.d
+# The tests run servers of their own: what is installed here shall not start any on the machine.
+if [ ! -e "$policy" ]; then
+    printf '#!/bin/sh\nexit 101\n' > "$policy"
+    chmod +x "$policy"
+    trap 'rm -f "$log" "$policy"' EXIT
+else
+    trap 'rm -f "$log"' EXIT
+fi
 if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${missing[@]}"; } > "$log" 2>&1; then
     tail -n 20 "$log" >&2
     exit 1
