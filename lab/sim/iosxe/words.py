@@ -7,8 +7,8 @@ argument, `[…]` may be left out and `{a|b}` is a choice. `<line>` takes the re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from ipaddress import IPv4Address, ip_address
 
@@ -111,13 +111,27 @@ class Trace:
 
     understood: int = 0
     """Index of the first word no pattern understood."""
-    incomplete: bool = False
-    """A pattern understood every word and wanted more."""
+    incomplete: set[tuple[str, ...]] = field(default_factory=set)
+    """What patterns read that understood every word and wanted more."""
+    exact: set[tuple[str, ...]] = field(default_factory=set)
+    """Beginnings whose last keyword was typed in full: no longer keyword that starts alike is meant then."""
 
 
-def match(pattern: str, line: str, words: tuple[Word, ...], trace: Trace) -> Iterator[Match]:
-    """Every way `words` (of `line`) fits `pattern`, partly typed ones included."""
-    yield from _walk(compile_pattern(pattern), line, words, 0, Match((), 0, complete=True), trace)
+def match_all(
+    patterns: Sequence[str], line: str, words: tuple[Word, ...], trace: Trace
+) -> list[tuple[int, Match]]:
+    """Every way `words` (of `line`) fits a pattern, partly typed ones included, with the pattern's index."""
+    start = Match((), 0, complete=True)
+    for pattern in patterns:
+        for _ in _walk(compile_pattern(pattern), line, words, 0, start, trace):
+            pass
+    trace.understood = 0
+    trace.incomplete.clear()
+    return [
+        (number, found)
+        for number, pattern in enumerate(patterns)
+        for found in _walk(compile_pattern(pattern), line, words, 0, start, trace)
+    ]
 
 
 def _walk(
@@ -134,14 +148,19 @@ def _walk(
             yield from _walk(option + rest, line, words, index, so_far, trace)
         return
     if index == len(words):
-        trace.incomplete = True
+        trace.incomplete.add(so_far.words)
         yield Match(so_far.words, so_far.exact, complete=False)
         return
     typed = words[index]
     if isinstance(node, _Keyword):
-        if node.word.lower().startswith(typed.text.lower()):
-            exact = so_far.exact + (node.word.lower() == typed.text.lower())
-            yield from _walk(rest, line, words, index + 1, Match((*so_far.words, node.word), exact, True), trace)  # noqa: FBT003
+        as_typed = typed.text.lower()
+        if node.word.lower() == as_typed:
+            trace.exact.add((*so_far.words, as_typed))
+        elif (*so_far.words, as_typed) in trace.exact:
+            return
+        if node.word.lower().startswith(as_typed):
+            taken = Match((*so_far.words, node.word), so_far.exact + (node.word.lower() == as_typed), complete=True)
+            yield from _walk(rest, line, words, index + 1, taken, trace)
         return
     for value, used in _argument(node.kind, line, words, index):
         taken = Match((*so_far.words, value), so_far.exact, complete=True)
@@ -205,21 +224,18 @@ def _interface(words: tuple[Word, ...], index: int) -> Iterator[tuple[str, int]]
         yield kinds[0] + words[index + 1].text, 2
 
 
-@dataclass(frozen=True, slots=True)
 class Refusal(Exception):
     """What IOS prints instead of obeying."""
 
-    text: str
-
-    def __str__(self) -> str:
-        """The text itself."""
-        return self.text
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
 
 
-def invalid_input(words: tuple[Word, ...], trace: Trace, prompt_length: int) -> Refusal:
+def not_understood(line: str, words: tuple[Word, ...], trace: Trace, prompt_length: int) -> Refusal:
     """The caret under the first word not understood, as wide as the prompt before the echo; or what is missing."""
     if trace.incomplete and trace.understood == len(words):
-        return Refusal("% Incomplete command.\n")
+        return Refusal("% Incomplete command.\n") if len(trace.incomplete) == 1 else ambiguous(line)
     at = words[min(trace.understood, len(words) - 1)].column
     return Refusal(" " * (prompt_length + at) + "^\n% Invalid input detected at '^' marker.\n")
 
