@@ -192,18 +192,21 @@ def _connect_error(target: DeviceTarget, error: BaseException, client: _PinnedCl
     if client.presented is not None:
         presented = client.presented.get_fingerprint()
         return HostKeyMismatch(name, f"presented the host key {presented}, which is not the pinned one", presented)
-    if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        return HostKeyMismatch(name, "presented a host key that cannot be verified")
-    if isinstance(error, asyncssh.PermissionDenied):
-        return LoginRefused(name, "refused the credentials")
-    if isinstance(error, TimeoutError):
-        return DeadlineExceeded(name, "no SSH session in time")
-    if isinstance(error, asyncssh.KeyExchangeFailed):
-        hint = "" if target.legacy_ssh else " (an aged release may need legacy_ssh)"
-        return Unreachable(name, f"no common SSH algorithm{hint}: {_reason(error)}")
-    if isinstance(error, asyncssh.DisconnectError) and error.code in _BUSY_REASONS:
-        return DeviceBusy(name, f"took no further session: {_reason(error)}")
-    return Unreachable(name, f"no SSH session: {_reason(error)}")
+    match error:
+        case asyncssh.HostKeyNotVerifiable():
+            found: DriverError = HostKeyMismatch(name, "presented a host key that cannot be verified")
+        case asyncssh.PermissionDenied():
+            found = LoginRefused(name, "refused the credentials")
+        case TimeoutError():
+            found = DeadlineExceeded(name, "no SSH session in time")
+        case asyncssh.KeyExchangeFailed():
+            hint = "" if target.legacy_ssh else " (an aged release may need legacy_ssh)"
+            found = Unreachable(name, f"no common SSH algorithm{hint}: {_reason(error)}")
+        case asyncssh.DisconnectError(code=code) if code in _BUSY_REASONS:
+            found = DeviceBusy(name, f"took no further session: {_reason(error)}")
+        case _:
+            found = Unreachable(name, f"no SSH session: {_reason(error)}")
+    return found
 
 
 def _reason(error: BaseException) -> str:
@@ -256,7 +259,7 @@ async def close(connection: asyncssh.SSHClientConnection, seconds: float = 2.0) 
 
 @contextmanager
 def known_hosts_file(target: DeviceTarget, port: int | None = None) -> Iterator[Path]:
-    """A temporary known_hosts file (0600) with the pinned key alone, for libraries that want one (PyEZ, netmiko, ncclient).
+    """A temporary known_hosts file (0600) with the pinned key alone, for PyEZ, netmiko and ncclient.
 
     Raises HostKeyMismatch where no key is pinned. The folder it stands in is private too and goes at the end.
     """

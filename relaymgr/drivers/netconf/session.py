@@ -121,12 +121,12 @@ class NetconfSession:
         """
         if not self._open:
             raise SessionLost(self._device, "the session is closed")
-        number = str(self._next_id)
+        number = self._next_id
         self._next_id += 1
         try:
             async with ssh.mapped_errors(self._device, f"doing {_verb(operation)}"), asyncio.timeout(deadline):
-                self._send(f'<nc:rpc xmlns:nc="{BASE}" message-id="{number}">{operation}</nc:rpc>'.encode())
-                reply = await self._receive("rpc-reply", number)
+                self._send(_rpc(number, operation))
+                reply = await self._receive("rpc-reply", str(number))
         except BaseException:
             self._drop()
             raise
@@ -141,9 +141,7 @@ class NetconfSession:
             self._open = False
             try:
                 async with asyncio.timeout(1.0):
-                    self._send(
-                        f'<nc:rpc xmlns:nc="{BASE}" message-id="{self._next_id}"><nc:close-session/></nc:rpc>'.encode()
-                    )
+                    self._send(_rpc(self._next_id, "<nc:close-session/>"))
                     await self._receive("rpc-reply", None)
             except (DriverError, TimeoutError, asyncssh.Error, OSError, EOFError):
                 pass
@@ -182,6 +180,10 @@ class NetconfSession:
         except FramingError as error:
             raise Garbage(self._device, str(error)) from error
         return message
+
+
+def _rpc(number: int, operation: str) -> bytes:
+    return f'<nc:rpc xmlns:nc="{BASE}" message-id="{number}">{operation}</nc:rpc>'.encode()
 
 
 def _verb(operation: str) -> str:
