@@ -12,7 +12,7 @@ MASK: Final = "<secret>"
 
 _XML = (
     r"(?P<head><(?P<tag>[\w-]*(?:password|secret|authentication-key|auth-key|private-key|community-name|ascii-text|"
-    r"hexadecimal)[\w-]*)(?:\s[^>]*)?>)(?P<body>[^<]+)"
+    r"hexadecimal))(?:\s[^>]*)?>)(?P<body>[^<]+)"
 )
 _JUNOS = (
     r"(?P<head>\b(?:encrypted-password|plain-text-password-value|authentication-key|secret|ascii-text|hexadecimal|"
@@ -21,7 +21,7 @@ _JUNOS = (
 )
 _IOS = (
     r"(?P<head>\b(?:password|key|md5|wpa-psk|tacacs-key)\s+(?:ascii\s+|encryption\s+)?(?:\d\s+)?)"
-    r"(?P<body>[^\s<;]+)"
+    r"(?P<body>(?!\"?<secret>)[^\s;]+)"
 )
 _COMMUNITY = r"(?P<head>\bsnmp(?:-server)?\s+community\s+|^\s*community\s+(?=\S+\s*\{))(?P<body>[^\s;]+)"
 _ASSIGNED = r"""(?P<head>["']?\w*(?:password|secret|token|passphrase|private_key|api_key)["']?\s*[=:]\s*)(?P<body>.+)"""
