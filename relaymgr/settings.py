@@ -18,6 +18,12 @@ class Settings(BaseSettings):
     listen: str = "127.0.0.1:8080"
     key_file: Path | None = None
     """File with the key that seals secrets (32 bytes, base64); made next to an SQLite database when absent."""
+    key: SecretStr | None = None
+    """The same key, from the environment; over `key_file`."""
+    credential_directory: Path | None = None
+    """Folder that credentials of source `file` lie in; without one they are refused. References are relative to it."""
+    credential_environment_prefix: str = Field(default="ISTHMUS_CREDENTIAL_", min_length=1)
+    """What environment variables of credentials of source `env` begin with; no others can be named."""
     engine: str = "auto"
     """embedded, procrastinate, or auto: procrastinate on PostgreSQL."""
     workers: int = Field(default=16, ge=1, le=256)

@@ -11,7 +11,20 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, ForeignKey, Index, LargeBinary, String, Text, TypeDecorator, UniqueConstraint
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -48,6 +61,15 @@ Json = dict[str, Any]
 class Table(DeclarativeBase):
     """Base of all tables."""
 
+    # Every constraint has a name, so that a later migration can drop it.
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
     type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it from the class
         datetime: UtcDateTime,
         Json: JSON,
@@ -55,6 +77,8 @@ class Table(DeclarativeBase):
         list[Json]: JSON,
         str: Text,
         bytes: LargeBinary,
+        # Counters of devices are 64 bits wide; SQLite numbers rows by itself only in columns it calls INTEGER.
+        int: BigInteger().with_variant(Integer(), "sqlite"),
     }
 
 
