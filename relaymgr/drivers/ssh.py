@@ -229,22 +229,28 @@ async def scan_host_key(host: str, port: int, legacy: bool = False, timeout: flo
     Raises:
         Unreachable, DeadlineExceeded: No key could be had; `device` is `host:port`.
     """
-    device = f"{host}:{port}"
+    return await _scan(f"{host}:{port}", host, port, timeout, _algorithms(legacy=legacy))
+
+
+async def presented_key(target: DeviceTarget, port: int) -> HostKey:
+    """The key a device presents now when asked for the pinned kind first. Raises like `scan_host_key`."""
+    kind = target.host_key.split()[0] if target.host_key else None
+    offered = _algorithms(legacy=target.legacy_ssh, first=kind)
+    return await _scan(target.name, target.host, port, target.deadlines.connect, offered)
+
+
+async def _scan(device: str, host: str, port: int, seconds: float, offered: dict[str, list[str]]) -> HostKey:
+    options: dict[str, Any] = {name: offered[name] for name in ("kex_algs", "server_host_key_algs")}
     try:
-        async with asyncio.timeout(timeout):
-            key = await asyncssh.get_server_host_key(host, port, config=None, **_scan_algorithms(legacy))
+        async with asyncio.timeout(seconds):
+            key = await asyncssh.get_server_host_key(host, port, config=None, **options)
     except TimeoutError as error:
         raise DeadlineExceeded(device, "no SSH host key in time") from error
     except (asyncssh.Error, OSError) as error:
         raise Unreachable(device, f"no SSH host key: {_reason(error)}") from error
     if key is None:
         raise Unreachable(device, "presented no SSH host key")
-    return HostKey(key.export_public_key("openssh").decode().split("\n")[0].strip(), key.get_fingerprint())
-
-
-def _scan_algorithms(legacy: bool) -> dict[str, Any]:
-    offered = _algorithms(legacy=legacy)
-    return {name: offered[name] for name in ("kex_algs", "server_host_key_algs")}
+    return HostKey(" ".join(key.export_public_key("openssh").decode().split()[:2]), key.get_fingerprint())
 
 
 async def close(connection: asyncssh.SSHClientConnection, seconds: float = 2.0) -> None:
@@ -258,15 +264,21 @@ async def close(connection: asyncssh.SSHClientConnection, seconds: float = 2.0) 
 
 
 @contextmanager
-def known_hosts_file(target: DeviceTarget, port: int | None = None) -> Iterator[Path]:
+def known_hosts_file(target: DeviceTarget, port: int | None = None, host: str | None = None) -> Iterator[Path]:
     """A temporary known_hosts file (0600) with the pinned key alone, for PyEZ, netmiko and ncclient.
+
+    Args:
+        target: Whose key.
+        port: Instead of `target.port`.
+        host: Instead of `target.host`, where the library is told another name.
 
     Raises HostKeyMismatch where no key is pinned. The folder it stands in is private too and goes at the end.
     """
     if not target.host_key:
         raise HostKeyMismatch(target.name, "no host key is pinned for this device; enrol it first")
     number = port if port is not None else (target.port or DEFAULT_PORT)
-    hosts = f"[{target.host}]:{number}" if number != DEFAULT_PORT else target.host
+    name = host if host is not None else target.host
+    hosts = f"[{name}]:{number}" if number != DEFAULT_PORT else name
     kind, key = target.host_key.split()[:2]
     with tempfile.TemporaryDirectory(prefix="isthmus-") as folder:
         path = Path(folder, "known_hosts")

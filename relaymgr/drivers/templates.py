@@ -32,7 +32,7 @@ def _environment(folder: Path) -> Environment:
     )
 
 
-def render(name: str, **values: object) -> str:
+def render(name: str, /, **values: object) -> str:
     """The text of template `name` (`junos/amt.xml.j2`), XML-escaped for Junos, raw for command lines.
 
     Raises jinja2.UndefinedError where the template names a value that is not given.
