@@ -11,6 +11,7 @@ DriverError
 ├── ConfirmWindowOpen      a confirmed commit waits on the device; any commit or check would confirm it
 ├── ConfigurationChanged   the device is not as it was when planned
 ├── ConfigurationRefused   it understood and said no: syntax, check, permission
+├── NotConfigured          not tried: there is no such relay, or its credential cannot be had
 └── CircuitOpen            not tried: it failed too often just now
 """
 
@@ -103,6 +104,12 @@ class ConfigurationRefused(DriverError):
     def __init__(self, device: str, detail: str, path: str | None = None) -> None:
         super().__init__(device, detail)
         self.path = path
+
+
+class NotConfigured(DriverError):
+    """The manager itself lacks what it takes to reach the device."""
+
+    code = "device_not_configured"
 
 
 class CircuitOpen(DriverError):

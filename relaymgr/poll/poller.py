@@ -33,13 +33,13 @@ class Devices(Protocol):
 class Sink(Protocol):
     """Where observations go."""
 
-    async def observed(self, relay_id: str, observation: Observation, at: datetime, seconds: float) -> None:
-        """A poll succeeded, `seconds` long."""
+    async def observed(self, relay_id: str, observation: Observation, started: datetime, ended: datetime) -> None:
+        """A poll succeeded."""
 
-    async def failed(self, relay_id: str, reason: str, at: datetime) -> None:
+    async def failed(self, relay_id: str, reason: str, started: datetime, ended: datetime) -> None:
         """A poll failed; what was known stays, marked stale with the reason."""
 
-    async def identified(self, relay_id: str, facts: Facts, capabilities: Capabilities, at: datetime) -> None:
+    async def identified(self, relay_id: str, facts: Facts, capabilities: Capabilities) -> None:
         """What the device is."""
 
 
@@ -143,7 +143,8 @@ class Poller:
             counters.failed += 1
             counters.failures["internal"] = counters.failures.get("internal", 0) + 1
             _log.exception("poll of relay %s failed inside the manager", due.relay_id)
-            await self._sink.failed(due.relay_id, "internal: the manager itself failed; its log tells", self._wall())
+            now = self._wall()
+            await self._sink.failed(due.relay_id, "internal: the manager itself failed; its log tells", now, now)
         finally:
             counters.running -= 1
             self._concurrency.release()
@@ -151,7 +152,7 @@ class Poller:
             self._changed.set()
 
     async def _observe(self, due: Due) -> None:
-        started = self._clock()
+        started, began = self._clock(), self._wall()
         try:
             async with self._devices.monitoring(due.relay_id) as driver:
                 await self._identify(due.relay_id, driver)
@@ -160,16 +161,16 @@ class Poller:
             self.counters.skipped += 1  # a job has it; the next beat will do, and age tells until then
         except CircuitOpen as error:
             self.counters.skipped += 1
-            await self._sink.failed(due.relay_id, error.detail, self._wall())
+            await self._sink.failed(due.relay_id, error.detail, began, self._wall())
         except DriverError as error:
             self._count_failure(error)
-            await self._sink.failed(due.relay_id, f"{error.code}: {error.detail}", self._wall())
+            await self._sink.failed(due.relay_id, f"{error.code}: {error.detail}", began, self._wall())
         else:
             ended = self._clock()
             self.counters.succeeded += 1
             self.counters.seconds += ended - started
             self.counters.on_time += ended - due.at <= due.interval
-            await self._sink.observed(due.relay_id, observation, self._wall(), ended - started)
+            await self._sink.observed(due.relay_id, observation, began, self._wall())
 
     async def _identify(self, relay_id: str, driver: Driver) -> None:
         now = self._clock()
@@ -177,7 +178,7 @@ class Poller:
             return
         facts, capabilities = await driver.facts(), await driver.device_capabilities()
         self._identified[relay_id] = now + FACTS_SECONDS
-        await self._sink.identified(relay_id, facts, capabilities, self._wall())
+        await self._sink.identified(relay_id, facts, capabilities)
 
     def _count_failure(self, error: DriverError) -> None:
         self.counters.failed += 1

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from math import ceil
 
-from sqlalchemy import select
+from sqlalchemy import and_, or_, select
 
+from relaymgr.domain.platforms import Platform
 from relaymgr.poll.schedule import shard_of
 from relaymgr.store import leases
 from relaymgr.store.database import Database
@@ -33,13 +34,11 @@ class Shards:
         self.held: frozenset[int] = frozenset()
 
     async def intervals(self) -> Mapping[str, float]:
-        """Relays to poll, with their intervals in seconds: enabled, key pinned or none needed, in a shard held here."""
+        """Relays to poll, with their intervals in seconds: enabled, with what a login takes, in a shard held here."""
         await self.renew()
-        query = select(Relay.id, Relay.poll_interval_seconds).where(
-            Relay.enabled,
-            Relay.credential_id.is_not(None),
-            (Relay.host_key.is_not(None)) | (Relay.platform == "isthmus"),
-        )
+        own = Relay.platform == Platform.ISTHMUS.value  # needs neither credential nor SSH
+        ready = or_(own, and_(Relay.credential_id.is_not(None), Relay.host_key.is_not(None)))
+        query = select(Relay.id, Relay.poll_interval_seconds).where(Relay.enabled, ready)
         async with self._database.session() as session:
             rows = (await session.execute(query)).all()
         return {relay_id: float(seconds) for relay_id, seconds in rows if shard_of(relay_id, SHARDS) in self.held}

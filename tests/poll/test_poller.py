@@ -60,13 +60,13 @@ class Sink:
         self.failures: dict[str, list[str]] = {}
         self.known: set[str] = set()
 
-    async def observed(self, relay_id: str, observation: Observation, at: datetime, seconds: float) -> None:
+    async def observed(self, relay_id: str, observation: Observation, started: datetime, ended: datetime) -> None:
         self.seen[relay_id] = self.seen.get(relay_id, 0) + 1
 
-    async def failed(self, relay_id: str, reason: str, at: datetime) -> None:
+    async def failed(self, relay_id: str, reason: str, started: datetime, ended: datetime) -> None:
         self.failures.setdefault(relay_id, []).append(reason)
 
-    async def identified(self, relay_id: str, facts: Facts, capabilities: Capabilities, at: datetime) -> None:
+    async def identified(self, relay_id: str, facts: Facts, capabilities: Capabilities) -> None:
         self.known.add(relay_id)
 
 
