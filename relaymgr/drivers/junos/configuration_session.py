@@ -43,7 +43,7 @@ class ConfigurationSession(Protocol):
         """The device's own difference between committed and candidate configuration; empty when equal."""
 
     async def check(self) -> None:
-        """Commit check. Raises ConfigurationRefused. It confirms an open window: only under the lock, with none open."""
+        """Commit check, which confirms an open window: never with one open. Raises ConfigurationRefused."""
 
     async def commit(self, comment: str, confirm_minutes: int | None = None) -> None:
         """Commit, with a rollback by the device's timer when `confirm_minutes` is given."""

@@ -68,7 +68,7 @@ class PyezSession:
     async def close(self) -> None:
         """Log out."""
         device, self._device, self._config = self._device, None, None
-        if device is not None and device.connected:
+        if device is not None and device.connected and self._socket is not None:
             with suppress(Exception):
                 await self._blocking(device.close, _GRACE, "logging out")
         self._hang_up()
@@ -108,16 +108,16 @@ class PyezSession:
     async def query(self, operation: str) -> etree._Element:
         """Any RPC that changes nothing."""
         reply = await self._run(functools.partial(_execute, self._opened(), operation), None, "reading")
-        if not isinstance(reply, etree._Element):
+        if not etree.iselement(reply):
             reply = etree.Element("rpc-reply")
         return reply
 
-    def _opened(self) -> Any:
+    def _opened(self) -> Any:  # noqa: ANN401 -- PyEZ has no types
         if self._device is None:
             raise SessionLost(self._target.name, "the session is closed")
         return self._device
 
-    async def _call(self, method: str, *arguments: object, seconds: float | None = None, **options: object) -> Any:
+    async def _call(self, method: str, *arguments: object, seconds: float | None = None, **options: object) -> Any:  # noqa: ANN401
         self._opened()
         call = functools.partial(getattr(self._config, method), *arguments, **options)
         return await self._run(call, seconds, method.replace("_", " "))
@@ -135,7 +135,12 @@ class PyezSession:
 
     async def _blocking(self, call: Callable[[], Result], seconds: float, doing: str) -> Result:
         future = asyncio.get_running_loop().run_in_executor(self._context.executor, call)
-        done, _ = await asyncio.wait({future}, timeout=seconds + _GRACE)
+        try:
+            done, _ = await asyncio.wait({future}, timeout=seconds + _GRACE)
+        except asyncio.CancelledError:
+            self._hang_up()
+            future.add_done_callback(_forget)
+            raise
         if not done:
             self._hang_up()
             future.add_done_callback(_forget)
@@ -186,13 +191,13 @@ class PyezSession:
         }
 
 
-def _open(options: dict[str, Any]) -> Any:
+def _open(options: dict[str, Any]) -> Any:  # noqa: ANN401
     device = Device(**options)
     device.open()
     return device
 
 
-def _execute(device: Any, operation: str) -> Any:
+def _execute(device: Any, operation: str) -> Any:  # noqa: ANN401
     return device.execute(operation)
 
 

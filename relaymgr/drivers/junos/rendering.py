@@ -1,7 +1,7 @@
 """RelayIntent to Junos configuration: which paths it owns and what stands there.
 
 - Owned are whole sections (`protocols/amt`), or single entries where the operator has others beside them (the local
-  address on its loopback unit, a PIM interface, a policy, a filter). Nothing else is ever read into a change or written.
+  address on its loopback unit, a PIM interface, a policy, a filter). Nothing else is ever changed.
 - The protection filter speaks of UDP 2268 to the relay's addresses alone and lets everything else pass, so it locks
   nobody out; attaching it (to lo0 or to the core interfaces) is the operator's, who may have a filter there already.
 - The advertise policy is the operator's to attach too. Therefore a drain does not delete it, which would leave a

@@ -52,7 +52,9 @@ def canonical_text(root: etree._Element) -> str:
 
 
 def _sorted(element: etree._Element) -> etree._Element:
-    result = etree.Element(local_name(element), dict(element.attrib))
+    result = etree.Element(local_name(element))
+    for key in element.attrib:
+        result.set(str(key), str(element.attrib[key]))
     result.text = (element.text or "").strip() or None
     members = [_sorted(child) for child in children(element)]
     members.sort(key=_order)

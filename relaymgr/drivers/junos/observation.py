@@ -1,0 +1,237 @@
+"""Operational replies of Junos to the neutral model; elements are found by local name, what is missing is None.
+
+Names of elements are Juniper's YANG (junos-rpc of 23.1); the words of states are not in it and stand in `_STATES`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from lxml import etree
+
+from relaymgr.domain.observed import Channel, PimNeighbor, Statistics, Tunnel, TunnelState
+from relaymgr.drivers.junos.durations import seconds
+from relaymgr.drivers.netconf.documents import child_text, children, descendants, find
+
+Address = IPv4Address | IPv6Address
+
+TUNNELS = "<get-amt-tunnel-information><detail/></get-amt-tunnel-information>"
+SUMMARY = "<get-amt-summary/>"
+STATISTICS = "<get-amt-statistics/>"
+CHANNELS = "<get-multicast-route-information><extensive/></get-multicast-route-information>"
+NEIGHBORS = "<get-pim-neighbors-information><detail/></get-pim-neighbors-information>"
+
+_STATES = {
+    "active": TunnelState.ACTIVE,
+    "up": TunnelState.ACTIVE,
+    "pending": TunnelState.PENDING,
+    "init": TunnelState.PENDING,
+    "down": TunnelState.DOWN,
+    "inactive": TunnelState.DOWN,
+}
+_COUNTERS = {
+    "amt-relay-discovery-messages": "discoveries_received",
+    "amt-relay-advertisement-messages": "advertisements_sent",
+    "amt-membership-request-messages": "requests_received",
+    "amt-membership-query-messages": "queries_sent",
+    "amt-membership-update-messages": "updates_received",
+}
+_ERRORS = {
+    "amt-incomplete-packet": "incomplete_packets",
+    "amt-invalid-mac": "invalid_mac",
+    "amt-unexpected-type": "unexpected_type",
+    "amt-relay-discovery-invalid-address": "invalid_address",
+    "amt-membership-request-invalid-address": "invalid_address",
+    "amt-membership-update-invalid-address": "invalid_address",
+    "amt-incomplete-relay-discovery": "incomplete_messages",
+    "amt-incomplete-membership-request": "incomplete_messages",
+    "amt-incomplete-membership-update": "incomplete_messages",
+    "amt-no-active-gateway": "no_gateway",
+    "amt-invalid-inner-packet-checksum": "invalid_checksum",
+    "amt-gateways-timed-out": "gateways_timed_out",
+}
+
+
+class NotRunning(Exception):
+    """The device answers that what was asked for does not run; `str()` is the device's word."""
+
+
+class Unreadable(ValueError):
+    """A reply has not the shape it must have."""
+
+
+def _root(reply: etree._Element, name: str) -> etree._Element:
+    found = next(descendants(reply, name), None)
+    if found is not None:
+        return found
+    said = next((" ".join((output.text or "").split()) for output in descendants(reply, "output")), "")
+    if "not running" in said.lower() or "not configured" in said.lower():
+        raise NotRunning(said[:200])
+    raise Unreadable(f"the reply has no {name}")
+
+
+def tunnels(reply: etree._Element) -> tuple[Tunnel, ...]:
+    """From a reply to TUNNELS. Raises NotRunning, Unreadable."""
+    return tuple(_tunnel(entry) for entry in children(_root(reply, "amt-tunnel-information"), "amt-tunnel"))
+
+
+def _tunnel(entry: etree._Element) -> Tunnel:
+    address, port = _address(entry, "amt-tunnel-gateway-address"), _number(entry, "amt-tunnel-gateway-port")
+    if address is None or port is None:
+        raise Unreadable("a tunnel has no gateway address and port")
+    word = child_text(entry, "amt-tunnel-state")
+    listed = sum(1 for _ in children(entry, "mgm-group"))
+    channels = _number(entry, "amt-tunnel-multicast-groups")
+    return Tunnel(
+        gateway_address=address,
+        gateway_port=port,
+        state=_STATES.get(word.lower(), TunnelState.UNKNOWN) if word else TunnelState.UNKNOWN,
+        vendor_state=word,
+        interface=child_text(entry, "amt-tunnel-interface"),
+        inactivity_timeout_seconds=seconds(child_text(entry, "amt-inactivity-timeout")),
+        channels=channels if channels is not None else (listed or None),
+        requests=_number(entry, "amt-tunnel-message-count", "amt-request-message"),
+        updates=_number(entry, "amt-tunnel-message-count", "amt-membership-update-message"),
+    )
+
+
+def tunnel_channels(reply: etree._Element) -> dict[tuple[Address, Address | None], list[tuple[Address, int]]]:
+    """(group, source) -> gateways, from a reply to TUNNELS with detail."""
+    found: dict[tuple[Address, Address | None], list[tuple[Address, int]]] = {}
+    for entry in descendants(reply, "amt-tunnel"):
+        gateway, port = _address(entry, "amt-tunnel-gateway-address"), _number(entry, "amt-tunnel-gateway-port")
+        if gateway is None or port is None:
+            continue
+        for joined in children(entry, "mgm-group"):
+            group = _address(joined, "multicast-group-address")
+            if group is not None:
+                found.setdefault((group, _source(joined)), []).append((gateway, port))
+    return found
+
+
+def channels(
+    reply: etree._Element, joined: dict[tuple[Address, Address | None], list[tuple[Address, int]]] | None
+) -> tuple[Channel, ...]:
+    """From a reply to CHANNELS; `joined` as of `tunnel_channels`, None where unknown. Raises NotRunning, Unreadable."""
+    root = _root(reply, "multicast-route-information")
+    return tuple(_channel(entry, joined) for entry in _routes(root))
+
+
+def _routes(root: etree._Element) -> Iterator[etree._Element]:
+    for family in children(root, "route-family"):
+        yield from children(family, "multicast-route")
+
+
+def _channel(
+    entry: etree._Element, joined: dict[tuple[Address, Address | None], list[tuple[Address, int]]] | None
+) -> Channel:
+    group, source = _address(entry, "multicast-group-address"), _source(entry)
+    if group is None:
+        raise Unreadable("a multicast route has no group address")
+    outgoing = find(entry, "downstream-interface-names")
+    names: Iterable[etree._Element] = () if outgoing is None else children(outgoing, "interface-name")
+    gateways = None if joined is None else tuple(joined.get((group, source), ()) or joined.get((group, None), ()))
+    return Channel(
+        group=group,
+        source=source,
+        upstream_interface=child_text(entry, "upstream-interface-name"),
+        downstream_interfaces=tuple(name.text.strip() for name in names if name.text and name.text.strip()),
+        gateways=gateways,
+        packets=_number(entry, "forwarded-packet-count"),
+        packets_per_second=_decimal(entry, "forwarding-rate-packets"),
+        kilobits_per_second=_kilobits(entry),
+        state=child_text(entry, "multicast-route-state"),
+        uptime_seconds=seconds(child_text(entry, "multicast-route-uptime")),
+    )
+
+
+def _kilobits(entry: etree._Element) -> float | None:
+    """The device counts kilobytes (its CLI prints kBps); the model wants kilobits."""
+    found = _decimal(entry, "forwarding-rate-kilobytes")
+    return None if found is None else found * 8
+
+
+def neighbors(reply: etree._Element) -> tuple[PimNeighbor, ...]:
+    """From a reply to NEIGHBORS. Raises NotRunning, Unreadable."""
+    found = []
+    for interface in children(_root(reply, "pim-neighbors-information"), "pim-interface"):
+        name = child_text(interface, "pim-interface-name")
+        for entry in children(interface, "pim-neighbor"):
+            address = _address(entry, "pim-neighbor-address")
+            on = child_text(entry, "pim-interface-name") or name
+            if address is None or on is None:
+                raise Unreadable("a PIM neighbour has no address or interface")
+            found.append(
+                PimNeighbor(
+                    address=address,
+                    interface=on,
+                    uptime_seconds=seconds(child_text(entry, "pim-neighbor-uptime")),
+                    priority=_number(entry, "hello-option-dr-priority"),
+                )
+            )
+    return tuple(found)
+
+
+def statistics(summary: etree._Element, counted: etree._Element) -> Statistics:
+    """From replies to SUMMARY and STATISTICS. Raises NotRunning, Unreadable."""
+    gauges = _root(summary, "amt-summary")
+    counters, errors = _counted(_root(counted, "amt-instance-statistics"))
+    return Statistics(
+        active_tunnels=_number(gauges, "amt-active-tunnels"),
+        tunnel_limit=_number(gauges, "amt-tunnel-limit"),
+        active_streams=_number(gauges, "amt-active-unicast-streams"),
+        stream_limit=_number(gauges, "amt-unicast-stream-limit"),
+        counters=counters,
+        errors=errors,
+    )
+
+
+def _counted(root: etree._Element) -> tuple[dict[str, int], dict[str, int]]:
+    counters: dict[str, int] = {}
+    errors: dict[str, int] = {}
+    for element in children(root):
+        name = etree.QName(element).localname
+        text = (element.text or "").strip()
+        if not text.isdigit():
+            continue
+        if name in _COUNTERS:
+            counters[_COUNTERS[name]] = int(text)
+        elif name in _ERRORS:
+            errors[_ERRORS[name]] = errors.get(_ERRORS[name], 0) + int(text)
+        else:
+            counters[name.replace("-", "_").lower()] = int(text)
+    return counters, errors
+
+
+def _address(element: etree._Element, name: str) -> Address | None:
+    text = child_text(element, name)
+    if text is None:
+        return None
+    try:
+        return ip_address(text.partition("/")[0])
+    except ValueError as error:
+        raise Unreadable(f"{name} is no address") from error
+
+
+def _source(element: etree._Element) -> Address | None:
+    """The source; None for (*,G), which devices write as `*`, 0.0.0.0 or not at all."""
+    text = child_text(element, "multicast-source-address")
+    if text is None or text.startswith("*"):
+        return None
+    found = _address(element, "multicast-source-address")
+    return None if found is None or found.is_unspecified else found
+
+
+def _number(element: etree._Element, *path: str) -> int | None:
+    text = child_text(element, *path)
+    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+
+def _decimal(element: etree._Element, name: str) -> float | None:
+    text = child_text(element, name)
+    found = None
+    with suppress(ValueError):
+        found = float(text) if text is not None else None
+    return found if found is not None and 0 <= found < float("inf") else None
