@@ -1,15 +1,14 @@
-"""A simulated router with classic IOS: CLI over SSH, no AMT, no NETCONF."""
+"""A simulated router with classic IOS: CLI over SSH, no AMT, no NETCONF. Synthetic, like the IOS-XE one it shares with."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
+from lab.sim.iosxe import profiles
+from lab.sim.iosxe.server import running
 from lab.sim.options import RunningSim, SimOptions
 
 
-@asynccontextmanager
-async def start(options: SimOptions) -> AsyncIterator[RunningSim]:
+def start(options: SimOptions) -> AbstractAsyncContextManager[RunningSim]:
     """Run one until the context ends."""
-    raise NotImplementedError
-    yield
+    return running(profiles.ios(), options)

@@ -1,15 +1,26 @@
-"""A simulated IOS-XE AMT relay: CLI over SSH, and NETCONF with operational data on a port of its own."""
+"""A simulated IOS-XE AMT relay: CLI over SSH, and NETCONF with operational data on a port of its own.
+
+Synthetic: nothing here was recorded from a device; formats follow public models, documents and parser fixtures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 
+from lab.sim.iosxe import profiles
+from lab.sim.iosxe.server import running
 from lab.sim.options import RunningSim, SimOptions
 
 
-@asynccontextmanager
-async def start(options: SimOptions, *, ios_version: str = "17.9.4a") -> AsyncIterator[RunningSim]:
-    """Run one until the context ends; releases before 17.9 have no `config-ios-cli-rpc`."""
-    raise NotImplementedError
-    yield
+def start(
+    options: SimOptions, *, ios_version: str = "17.9.4a", one_gateway: bool = False
+) -> AbstractAsyncContextManager[RunningSim]:
+    """Run one until the context ends.
+
+    Args:
+        options: without a configuration of its own, a relay is configured from the start when it has `tunnels`.
+        ios_version: releases before 17.9 have no `config-ios-cli-rpc`.
+        one_gateway: NETCONF tells one gateway for each route and interface, as the model's key has it, not all.
+    """
+    relay = bool(options.tunnels or options.live)
+    return running(profiles.iosxe(ios_version, relay=relay), options, one_gateway=one_gateway)

@@ -94,6 +94,10 @@ class RunningConfiguration:
             before = line
         return [*printed, "!"]
 
+    def root_lines(self) -> list[Line]:
+        """Lines of global configuration."""
+        return self._root.children
+
     def section(self, header: str) -> Line | None:
         """The global line `header`, or None."""
         return next((line for line in self._root.children if line.text == header), None)
