@@ -3,35 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from sqlalchemy.ext.asyncio import AsyncSession
+from prometheus_client import CollectorRegistry
 
+from relaymgr.api.capabilities import refuse_impossible
+from relaymgr.domain.intent import RelayIntent
+from relaymgr.drivers.protocol import DeviceTarget
 from relaymgr.settings import Settings
+from relaymgr.store.database import Database
+from relaymgr.store.envelope import Sealer
 from relaymgr.store.tables import Job, Plan, Rollout
-
-
-class Databases(Protocol):
-    """What the API uses of `relaymgr.store.database.Database`."""
-
-    def session(self) -> AbstractAsyncContextManager[AsyncSession]:
-        """A session to read with."""
-
-    def begin(self) -> AbstractAsyncContextManager[AsyncSession]:
-        """A transaction, committed when the block ends without an error."""
-
-
-class Sealing(Protocol):
-    """What the API uses of `relaymgr.store.sealing.Sealer`."""
-
-    def seal(self, plain: bytes, context: str) -> bytes:
-        """Ciphertext that only opens with the same context."""
-
-    def open(self, sealed: bytes, context: str) -> bytes:
-        """The plain text again."""
 
 
 class Planning(Protocol):
@@ -126,6 +110,13 @@ class HostKeyScan(Protocol):
         """Raises DriverError."""
 
 
+class IntentCheck(Protocol):
+    """Whether a platform can do what an intent asks."""
+
+    def __call__(self, target: DeviceTarget, intent: RelayIntent) -> None:
+        """Raises CapabilityMissing; touches no device."""
+
+
 def utc_now() -> datetime:
     """The time, aware, in UTC."""
     return datetime.now(UTC)
@@ -135,15 +126,18 @@ def utc_now() -> datetime:
 class Services:
     """Parts of a running manager that the API calls."""
 
-    database: Databases
+    database: Database
     settings: Settings
-    sealer: Sealing
+    sealer: Sealer
     planner: Planning
     jobs: JobSubmission
     rollouts: RolloutControl
     drift: DriftControl
     access: DeviceSessions
     scan_host_key: HostKeyScan
+    check_intent: IntentCheck = refuse_impossible
+    metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
+    """What /metrics shows; pollers and jobs may register collectors of their own."""
     clock: Callable[[], datetime] = utc_now
     ready: Callable[[], dict[str, str]] = field(default=dict)
     """Parts that are not ready and why; empty when all are (the database is asked by the API itself)."""

@@ -1,0 +1,1 @@
+"""Resources under /api/v1, one module each."""
