@@ -1,0 +1,132 @@
+"""Makes the rows of one table equal to what was just seen, writing only what differs.
+
+Known rows keep their id (paging and links hold on to it). There is no upsert on purpose: on PostgreSQL each attempt to
+insert burns a number of the sequence, three thousand a second here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import FromClause, bindparam, delete, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from relaymgr.store.tables import Table
+
+Key = tuple[Any, ...]
+Values = tuple[Any, ...]
+Complete = Callable[["Values | None", Values, float], Values]
+"""Given the row before, the row seen and the seconds between: the row with its rates."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How rows of one table are told apart and compared."""
+
+    table: type[Table]
+    key: tuple[str, ...]
+    """Columns that, with `relay_id`, identify a row."""
+    values: tuple[str, ...]
+    """Columns that may change."""
+    complete: Complete
+    first_seen: bool = False
+    """Whether the table keeps `first_seen_at`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one poll of one relay saw of one table."""
+
+    relay_id: str
+    at: datetime
+    rows: Mapping[Key, Values]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What reconciling did: rows by number, and the keys that vanished of each relay."""
+
+    inserted: int = 0
+    updated: int = 0
+    gone: dict[str, list[Key]] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Writes:
+    insert: list[dict[str, Any]] = field(default_factory=list)
+    update: list[dict[str, Any]] = field(default_factory=list)
+    touch: list[dict[str, Any]] = field(default_factory=list)
+    delete: list[dict[str, Any]] = field(default_factory=list)
+
+
+async def reconcile(session: AsyncSession, kind: Kind, seen: Sequence[Seen]) -> Outcome:
+    """Write what several relays showed, at most one `Seen` a relay."""
+    outcome, writes = Outcome(), _Writes()
+    if not seen:
+        return outcome
+    known = await _known(session, kind, [one.relay_id for one in seen])
+    for one in seen:
+        _compare(kind, one, known.get(one.relay_id, {}), writes, outcome)
+    outcome.inserted, outcome.updated = len(writes.insert), len(writes.update)
+    await _write(session, kind, writes)
+    return outcome
+
+
+_Known = dict[Key, tuple[int, datetime, Values]]
+
+
+async def _known(session: AsyncSession, kind: Kind, relay_ids: list[str]) -> dict[str, _Known]:
+    columns = kind.table.__table__.c
+    statement = select(*(columns[name] for name in ("id", "relay_id", "seen_at", *kind.key, *kind.values))).where(
+        columns["relay_id"].in_(relay_ids)
+    )
+    until_key = 3 + len(kind.key)
+    known: dict[str, _Known] = {}
+    for row in await session.execute(statement):
+        known.setdefault(row[1], {})[tuple(row[3:until_key])] = (row[0], row[2], tuple(row[until_key:]))
+    return known
+
+
+def _compare(kind: Kind, one: Seen, known: _Known, writes: _Writes, outcome: Outcome) -> None:
+    unchanged = False
+    for key, values in one.rows.items():
+        before = known.pop(key, None)
+        if before is None:
+            fresh = dict(zip(kind.values, kind.complete(None, values, 0.0), strict=True))
+            fresh |= zip(kind.key, key, strict=True)
+            fresh |= {"relay_id": one.relay_id, "seen_at": one.at}
+            if kind.first_seen:
+                fresh["first_seen_at"] = one.at
+            writes.insert.append(fresh)
+            continue
+        row_id, seen_at, old = before
+        complete = kind.complete(old, values, (one.at - seen_at).total_seconds())
+        if complete == old:
+            unchanged = True
+            continue
+        writes.update.append(dict(zip(kind.values, complete, strict=True), seen_at=one.at, row_id=row_id))
+    if known:
+        outcome.gone[one.relay_id] = list(known)
+        writes.delete.extend({"row_id": row_id} for row_id, _, _ in known.values())
+    if unchanged:
+        writes.touch.append({"of_relay": one.relay_id, "now": one.at})
+
+
+async def _write(session: AsyncSession, kind: Kind, writes: _Writes) -> None:
+    table: FromClause = kind.table.__table__
+    columns = table.c
+    connection = await session.connection()
+    if writes.delete:
+        await connection.execute(delete(kind.table).where(columns["id"] == bindparam("row_id")), writes.delete)
+    if writes.update:
+        # What is set are the keys of the dictionaries besides `row_id`.
+        await connection.execute(update(kind.table).where(columns["id"] == bindparam("row_id")), writes.update)
+    if writes.insert:
+        await connection.execute(insert(kind.table), writes.insert)
+    if writes.touch:
+        other_time = columns["seen_at"] != bindparam("now", type_=columns["seen_at"].type)
+        statement = update(kind.table).where(columns["relay_id"] == bindparam("of_relay"), other_time)
+        await connection.execute(statement.values(seen_at=bindparam("now")), writes.touch)
