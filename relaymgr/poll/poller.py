@@ -36,8 +36,10 @@ class Sink(Protocol):
     async def observed(self, relay_id: str, observation: Observation, started: datetime, ended: datetime) -> None:
         """A poll succeeded."""
 
-    async def failed(self, relay_id: str, reason: str, started: datetime, ended: datetime) -> None:
-        """A poll failed; what was known stays, marked stale with the reason."""
+    async def failed(
+        self, relay_id: str, reason: str, started: datetime, ended: datetime, *, unreachable: bool
+    ) -> None:
+        """There is no observation; what was known stays, stale for this reason. Only the device's fault makes it lost."""
 
     async def identified(self, relay_id: str, facts: Facts, capabilities: Capabilities) -> None:
         """What the device is."""
@@ -144,7 +146,8 @@ class Poller:
             counters.failures["internal"] = counters.failures.get("internal", 0) + 1
             _log.exception("poll of relay %s failed inside the manager", due.relay_id)
             now = self._wall()
-            await self._sink.failed(due.relay_id, "internal: the manager itself failed; its log tells", now, now)
+            reason = "internal: the manager itself failed; its log tells"
+            await self._sink.failed(due.relay_id, reason, now, now, unreachable=False)
         finally:
             counters.running -= 1
             self._concurrency.release()
@@ -157,14 +160,16 @@ class Poller:
             async with self._devices.monitoring(due.relay_id) as driver:
                 await self._identify(due.relay_id, driver)
                 observation = await driver.observe()
-        except DeviceBusy:
-            self.counters.skipped += 1  # a job has it; the next beat will do, and age tells until then
+        except DeviceBusy as error:
+            self.counters.skipped += 1  # a job has it; the next beat will do
+            await self._sink.failed(due.relay_id, error.detail, began, self._wall(), unreachable=False)
         except CircuitOpen as error:
             self.counters.skipped += 1
-            await self._sink.failed(due.relay_id, error.detail, began, self._wall())
+            await self._sink.failed(due.relay_id, error.detail, began, self._wall(), unreachable=True)
         except DriverError as error:
             self._count_failure(error)
-            await self._sink.failed(due.relay_id, f"{error.code}: {error.detail}", began, self._wall())
+            reason = f"{error.code}: {error.detail}"
+            await self._sink.failed(due.relay_id, reason, began, self._wall(), unreachable=True)
         else:
             ended = self._clock()
             self.counters.succeeded += 1

@@ -8,7 +8,8 @@ from relaymgr.domain.observed import Facts, Observation
 from relaymgr.domain.platforms import Capabilities
 from relaymgr.store import relay_records
 from relaymgr.store.database import Database
-from relaymgr.store.observations import ObservationWriter, Poll
+from relaymgr.store.observation_writer import ObservationWriter
+from relaymgr.store.observations import Poll
 
 
 class Recorder:
@@ -22,9 +23,11 @@ class Recorder:
         """Hand a poll to the writer."""
         self._writer.put(Poll(relay_id, started, ended, observation))
 
-    async def failed(self, relay_id: str, reason: str, started: datetime, ended: datetime) -> None:
+    async def failed(
+        self, relay_id: str, reason: str, started: datetime, ended: datetime, *, unreachable: bool
+    ) -> None:
         """Hand a failure to the writer."""
-        self._writer.put(Poll(relay_id, started, ended, None, reason))
+        self._writer.put(Poll(relay_id, started, ended, None, reason, unreachable))
 
     async def identified(self, relay_id: str, facts: Facts, capabilities: Capabilities) -> None:
         """Write what a device is; seldom enough for a transaction of its own."""

@@ -59,12 +59,17 @@ class Sink:
         self.seen: dict[str, int] = {}
         self.failures: dict[str, list[str]] = {}
         self.known: set[str] = set()
+        self.lost: set[str] = set()
 
     async def observed(self, relay_id: str, observation: Observation, started: datetime, ended: datetime) -> None:
         self.seen[relay_id] = self.seen.get(relay_id, 0) + 1
 
-    async def failed(self, relay_id: str, reason: str, started: datetime, ended: datetime) -> None:
+    async def failed(
+        self, relay_id: str, reason: str, started: datetime, ended: datetime, *, unreachable: bool
+    ) -> None:
         self.failures.setdefault(relay_id, []).append(reason)
+        if unreachable:
+            self.lost.add(relay_id)
 
     async def identified(self, relay_id: str, facts: Facts, capabilities: Capabilities) -> None:
         self.known.add(relay_id)
@@ -114,16 +119,19 @@ async def test_a_hanging_poll_is_not_started_twice():
     assert devices.devices["a"].polls == 1
 
 
-async def test_a_device_in_use_by_a_job_is_no_failure():
+async def test_a_device_in_use_by_a_job_is_stale_but_not_lost():
     async with polling(Devices(a="busy")) as (poller, sink):
         await until(lambda: poller.counters.skipped >= 2)
-    assert sink.failures == {}
+    assert "in use" in sink.failures["a"][0]
+    assert sink.lost == set()
+    assert poller.counters.failed == 0
 
 
 async def test_an_open_circuit_is_told_as_the_reason_of_staleness():
     async with polling(Devices(a="open")) as (_, sink):
         await until(lambda: "a" in sink.failures)
     assert "no route" in sink.failures["a"][0]
+    assert sink.lost == {"a"}
 
 
 async def test_a_bug_in_one_driver_is_told_and_polling_goes_on():
