@@ -39,7 +39,7 @@ class Sink(Protocol):
     async def failed(
         self, relay_id: str, reason: str, started: datetime, ended: datetime, *, unreachable: bool
     ) -> None:
-        """There is no observation; what was known stays, stale for this reason. Only the device's fault makes it lost."""
+        """There is none; what was known stays, stale for this reason. Only the device's own fault makes it lost."""
 
     async def identified(self, relay_id: str, facts: Facts, capabilities: Capabilities) -> None:
         """What the device is."""
