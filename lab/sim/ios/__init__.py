@@ -1,4 +1,7 @@
-"""A simulated router with classic IOS: CLI over SSH, no AMT, no NETCONF. Synthetic, like the IOS-XE one it shares with."""
+"""A simulated router with classic IOS: CLI over SSH, no AMT, no NETCONF.
+
+Synthetic, like the simulated IOS-XE whose command line it shares.
+"""
 
 from __future__ import annotations
 

@@ -116,7 +116,9 @@ class RunningConfiguration:
     def archive_path(self) -> str | None:
         """Where `archive` keeps copies; None: the archive feature is off."""
         archive = self.section("archive")
-        paths = [child.text.split()[1] for child in archive.children if child.text.startswith("path ")] if archive else []
+        paths = (
+            [child.text.split()[1] for child in archive.children if child.text.startswith("path ")] if archive else []
+        )
         return paths[0] if paths else None
 
     def interfaces(self) -> list[Line]:
@@ -200,7 +202,9 @@ class RunningConfiguration:
         if text.startswith("route-map ") and len(text.split()) == 3:
             text += " 10"
         if understood.negated:
-            if text.startswith("interface ") and not re.match(r"interface (Loopback|Tunnel|Vlan|Port-channel|BDI|.*\.)", text):
+            if text.startswith("interface ") and not re.match(
+                r"interface (Loopback|Tunnel|Vlan|Port-channel|BDI|.*\.)", text
+            ):
                 raise Refusal("% Removal of physical interfaces is not permitted\n")
             _remove(parent, text)
             return understood.path
@@ -240,7 +244,9 @@ class RunningConfiguration:
     def _show_no_address(self, section: Line) -> None:
         if section.mode != "interface":
             return
-        addressed = any(child.text.startswith(("ip address", "ip unnumbered", "no ip address")) for child in section.children)
+        addressed = any(
+            child.text.startswith(("ip address", "ip unnumbered", "no ip address")) for child in section.children
+        )
         if not addressed:
             _insert(section, Line("no ip address", "no ip address"))
 
@@ -295,6 +301,8 @@ def _remove(section: Line, key: str, *, words_only: bool = False) -> None:
 
 def _rank(mode: str, text: str) -> int:
     order = MODES[mode].ranked
+    if not any(text.startswith(beginning) for beginning in order):
+        text = text.removeprefix("no ")
     found = [number for number, beginning in enumerate(order) if (text + " ").startswith(beginning + " ")]
     return max(found, key=lambda number: len(order[number])) if found else len(order)
 

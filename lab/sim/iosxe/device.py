@@ -40,6 +40,8 @@ class Profile:
     hostname: str
     core_interface: str
     """Where the PIM neighbours are."""
+    access_interface: str | None = None
+    """Where receivers report without AMT; None: they do so through the relay's tunnels."""
 
     @property
     def has_cli_rpc(self) -> bool:
@@ -177,10 +179,10 @@ class IosDevice:
         self.save_state()
         return after
 
-    def printed_configuration(self, startup: bool = False) -> str:  # noqa: FBT001, FBT002
+    def printed_configuration(self, *, startup: bool = False) -> str:
         """`show running-config` or `show startup-config` in full."""
         text = self.startup.text if startup else self.running.text()
-        version = ".".join(self.profile.version.split(".")[:2])
+        version = ".".join(self.profile.version.partition("(")[0].split(".")[:2])
         body = f"!\nversion {version}\n{text}"
         if startup:
             return f"Using {len(body)} out of 33554432 bytes\n{self._stamps()}{body}"
@@ -191,7 +193,9 @@ class IosDevice:
         if self.changed_by:
             stamps += f"! Last configuration change at {self.time_text(self.changed_at)} by {self.changed_by}\n"
         if self.startup.saved_by:
-            stamps += f"! NVRAM config last updated at {self.time_text(self.startup.saved_at)} by {self.startup.saved_by}\n"
+            stamps += (
+                f"! NVRAM config last updated at {self.time_text(self.startup.saved_at)} by {self.startup.saved_by}\n"
+            )
         return stamps
 
     def write_memory(self, user: str) -> None:
@@ -309,7 +313,10 @@ class IosDevice:
         self.revert = None
         self.replace(revert.text, revert.user)
         self.wire_log.record("out", 0, "timer", "rolled back")
-        self._tell(revert, f"\nRollback Confirmed Change: rolling to:{revert.name}\n\nTotal number of passes: 1\nRollback Done\n")
+        self._tell(
+            revert,
+            f"\nRollback Confirmed Change: rolling to:{revert.name}\n\nTotal number of passes: 1\nRollback Done\n",
+        )
 
     def _tell(self, revert: Revert, text: str) -> None:
         terminal = self.terminals.get(revert.session)

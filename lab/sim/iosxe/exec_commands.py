@@ -51,9 +51,9 @@ def _nothing(_session: Session, _words: tuple[str, ...]) -> str:
 
 def _configure_terminal(session: Session, words: tuple[str, ...]) -> str:
     started = ""
+    session.check_configurable()
     if "timer" in words:
-        if "lock-held" not in session.device.faults:
-            started = session.device.begin_revert(int(words[-1]), session.user, session.number, idle="idle" in words)
+        started = session.device.begin_revert(int(words[-1]), session.user, session.number, idle="idle" in words)
     return started + session.enter_configuration()
 
 
@@ -82,7 +82,8 @@ def _replace(session: Session, words: tuple[str, ...]) -> Reply | str:
     if "force" in words:
         return obey()
     question = (
-        "This will apply all necessary additions and deletions\nto replace the current running configuration with the\n"
+        "This will apply all necessary additions and deletions\n"
+        "to replace the current running configuration with the\n"
         "contents of the specified configuration file, which is\nassumed to be a complete configuration, not a partial\n"
         "configuration. Enter Y if you are sure you want to proceed. ? [no]: "
     )
@@ -131,11 +132,33 @@ def _show_mroute(session: Session, words: tuple[str, ...]) -> str:
 
 
 def _named(show: Callable[[IosDevice, str | None], str], length: int) -> Handler:
-    return lambda session, words: show(session.device, words[length] if len(words) > length else None)
+    def handler(session: Session, words: tuple[str, ...]) -> str:
+        return show(session.device, words[length] if len(words) > length else None)
+
+    return handler
 
 
 def _plain(show: Callable[[IosDevice], str]) -> Handler:
-    return lambda session, _words: show(session.device)
+    def handler(session: Session, _words: tuple[str, ...]) -> str:
+        return show(session.device)
+
+    return handler
+
+
+def _show_startup(session: Session, _words: tuple[str, ...]) -> str:
+    return session.device.printed_configuration(startup=True)
+
+
+def _show_groups_detail(session: Session, _words: tuple[str, ...]) -> str:
+    return show_multicast.igmp_groups(session.device, detail=True)
+
+
+def _show_users(session: Session, _words: tuple[str, ...]) -> str:
+    return show_system.users(session.device, session.number)
+
+
+def _show_privilege(session: Session, _words: tuple[str, ...]) -> str:
+    return f"Current privilege level is {session.privilege}\n"
 
 
 COMMANDS: tuple[tuple[str, bool, Handler], ...] = (
@@ -159,7 +182,7 @@ COMMANDS: tuple[tuple[str, bool, Handler], ...] = (
     ("clear counters [<interface>]", True, _nothing),
     ("show running-config [all|full|brief]", True, _show_running),
     ("show running-config interface <interface>", True, _show_running),
-    ("show startup-config", True, lambda session, _words: session.device.printed_configuration(startup=True)),
+    ("show startup-config", True, _show_startup),
     ("show version", False, _plain(show_system.version)),
     ("show interfaces [<interface>]", False, _named(show_system.interface_status, 2)),
     ("show ip interface brief", False, _plain(show_system.interface_brief)),
@@ -167,7 +190,7 @@ COMMANDS: tuple[tuple[str, bool, Handler], ...] = (
     ("show ip mroute [<ip>] [<ip>] [verbose]", False, _show_mroute),
     ("show ip mroute count", False, _plain(show_multicast.mroute_count)),
     ("show ip igmp groups", False, _plain(show_multicast.igmp_groups)),
-    ("show ip igmp groups detail", False, lambda session, _words: show_multicast.igmp_groups(session.device, detail=True)),
+    ("show ip igmp groups detail", False, _show_groups_detail),
     ("show ip igmp membership [all|tracked]", False, _plain(show_multicast.igmp_membership)),
     ("show ip pim neighbor", False, _plain(show_multicast.pim_neighbors)),
     ("show ip pim interface", False, _plain(show_multicast.pim_interfaces)),
@@ -175,7 +198,7 @@ COMMANDS: tuple[tuple[str, bool, Handler], ...] = (
     ("show archive", True, _plain(show_system.archive)),
     ("show archive config rollback timer", True, _plain(show_system.rollback_timer)),
     ("show archive config differences [<word>] [<word>]", True, _show_differences),
-    ("show users", False, lambda session, _words: show_system.users(session.device, session.number)),
-    ("show privilege", False, lambda session, _words: f"Current privilege level is {session.privilege}\n"),
+    ("show users", False, _show_users),
+    ("show privilege", False, _show_privilege),
 )
 """Pattern, whether only a privileged user has it, and what does it."""

@@ -1,6 +1,6 @@
 """Configuration commands the simulators know, by mode, and what each does to the running configuration.
 
-The commands a relay needs are modelled word by word. Families that only need to be kept (logging, NTP, BGP neighbours …)
+The commands a relay needs are modelled word by word. Families that only need to be kept (logging, NTP, BGP neighbours)
 take any argument. Whatever is not here is `% Invalid input`.
 """
 
@@ -278,7 +278,8 @@ class Mode:
 
 _INTERFACE_ORDER = (
     "description", "vrf", "ip address", "ip unnumbered", "no ip address", "no ip redirects", "no ip unreachables",
-    "no ip proxy-arp", "ip mtu", "ip access-group", "ip pim", "ip multicast", "ip tcp", "ip igmp", "ip router", "ip ospf",
+    "no ip proxy-arp", "ip mtu", "ip access-group", "ip pim", "ip multicast", "ip tcp", "ip igmp", "ip router",
+    "ip ospf",
     "shutdown", "load-interval", "negotiation", "tunnel source", "tunnel mode", "tunnel destination", "tunnel key",
     "tunnel dst-port", "tunnel src-port", "tunnel ttl", "tunnel vrf", "amt", "isis", "service-policy",
 )  # fmt: skip
@@ -289,7 +290,15 @@ GLOBAL_ORDER = (
     "ip scp", "ip access-list", "ip prefix-list", "access-list", "route-map", "snmp-server", "control-plane", "banner",
     "line", "ntp", "event", "netconf-yang",
 )  # fmt: skip
-SORTED_SECTIONS = ("interface", "ip access-list", "ip prefix-list", "access-list", "route-map", "class-map", "policy-map")
+SORTED_SECTIONS = (
+    "interface",
+    "ip access-list",
+    "ip prefix-list",
+    "access-list",
+    "route-map",
+    "class-map",
+    "policy-map",
+)
 """Global lines printed by name and number whatever order they were typed in."""
 
 MODES: dict[str, Mode] = {

@@ -1,13 +1,14 @@
 """NETCONF of the simulated IOS-XE: operational data to read, and configuration lines to send where the release has it.
 
-The output of `config-ios-cli-rpc` on success was seen in a write-up; what it tells of a failure is synthetic, made of the
-leaves its model has.
+The output of `config-ios-cli-rpc` on success was seen in a write-up; what it tells of a failure is synthetic, made of
+the leaves its model has.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from xml.sax.saxutils import escape
 
 from lxml import etree
 
@@ -59,18 +60,10 @@ class IosxeNetconf:
 
     def __init__(self, device: IosDevice, *, one_gateway: bool = False) -> None:
         self._device = device
+        self.faults: FaultSwitch = device.faults
+        self.wire_log: WireLog = device.wire_log
         self._one_gateway = one_gateway
         self.netconf_capabilities = capabilities(device)
-
-    @property
-    def faults(self) -> FaultSwitch:
-        """Those of the router."""
-        return self._device.faults
-
-    @property
-    def wire_log(self) -> WireLog:
-        """That of the router."""
-        return self._device.wire_log
 
     def open_session(self, session: NetconfSession) -> int:  # noqa: ARG002
         """A number for it."""
@@ -91,9 +84,7 @@ class IosxeNetconf:
             return OK
         if name == "config-ios-cli-rpc" and self._device.profile.has_cli_rpc:
             return self._config_cli(session, request)
-        raise RpcFailed(
-            f"unknown element: {name}", tag="unknown-element", kind="protocol", info={"bad-element": name}
-        )
+        raise RpcFailed(f"unknown element: {name}", tag="unknown-element", kind="protocol", info={"bad-element": name})
 
     def _get(self, request: etree._Element) -> bytes:
         selections = [part for one in request if local(one) == "filter" for part in one if isinstance(part.tag, str)]
@@ -117,7 +108,8 @@ class IosxeNetconf:
         version = ".".join(self._device.profile.version.split(".")[:2])
         hostname = self._device.running.hostname
         return (
-            f'<data><native xmlns="{NATIVE}"><version>{version}</version><hostname>{hostname}</hostname></native></data>'
+            f'<data><native xmlns="{NATIVE}"><version>{version}</version>'
+            f"<hostname>{hostname}</hostname></native></data>"
         ).encode()
 
     def _config_cli(self, session: NetconfSession, request: etree._Element) -> bytes:
@@ -168,9 +160,4 @@ def _pattern(element: etree._Element) -> tuple[str, re.Pattern[str]]:
 
 
 def _output(**leaves: str) -> bytes:
-    printed = []
-    for name, text in leaves.items():
-        element = etree.Element(f"{{{CLI_RPC}}}{name}", nsmap={None: CLI_RPC})
-        element.text = text
-        printed.append(etree.tostring(element, encoding="unicode"))
-    return "".join(printed).encode()
+    return "".join(f'<{name} xmlns="{CLI_RPC}">{escape(text)}</{name}>' for name, text in leaves.items()).encode()

@@ -37,7 +37,7 @@ def tree(device: IosDevice, container: str, *, one_gateway: bool = False) -> str
     if container == "mroute-oper-data":
         body = _routes(seen, now, one_gateway=one_gateway)
     elif container == "tunnel-oper-data":
-        body = "".join(_tunnel(device, seen, one) for one in interfaces(device) if one.name.startswith("Tunnel"))
+        body = "".join(_tunnel(seen, one) for one in interfaces(device) if one.name.startswith("Tunnel"))
     else:
         body = _neighbors(seen, now)
     return f'<{container} xmlns="{NAMESPACE}{TREES[container]}">{body}</{container}>' if body else ""
@@ -48,7 +48,7 @@ def _moment(at: float) -> str:
 
 
 def _routes(seen: View, now: float, *, one_gateway: bool) -> str:
-    gateways = seen.gateways()
+    gateways = seen.gateways() if seen.relay is not None else {}
     printed = []
     for channel in seen.channels:
         served = gateways.get((str(channel.source or "*"), str(channel.group)), [])
@@ -64,7 +64,8 @@ def _route(seen: View, now: float, channel: SimChannel, served: list[SimTunnel])
     size = channel.bytes // channel.packets if channel.packets else 0
     egress = "".join(_egress(seen.relay.interface.name, now, rate, gateway) for gateway in served)
     return (
-        f"<mroute-state><source>{channel.source or '0.0.0.0'}</source><group>{channel.group}</group><vrf>{_VRF}</vrf>"
+        f"<mroute-state><source>{channel.source or '0.0.0.0'}</source><group>{channel.group}</group>"
+        f"<vrf>{_VRF}</vrf>"
         f"<af>mroute-af-ipv4</af><ingress-if>{incoming}<mfib-if-flags>mfib-intf-accept</mfib-if-flags>"
         f"<mfib-next-hop-type>mfib-nh-type-invalid</mfib-next-hop-type></ingress-if>{egress}{neighbor}"
         f"<mroute-uptime>{_moment(now - channel.uptime_seconds)}</mroute-uptime><mroute-mode>mroute-sparse</mroute-mode>"
@@ -81,7 +82,8 @@ def _egress(name: str, now: float, rate: int, gateway: SimTunnel) -> str:
     return (
         f"<mcast-egress-if-entry><if-name>{name}</if-name><mcast-egress-if-data>"
         "<mfib-if-flags>mfib-intf-forward</mfib-if-flags>"
-        f"<output-if-counters>{packets}</output-if-counters><if-uptime>{_moment(now - gateway.uptime_seconds)}</if-uptime>"
+        f"<output-if-counters>{packets}</output-if-counters>"
+        f"<if-uptime>{_moment(now - gateway.uptime_seconds)}</if-uptime>"
         f"<if-expiry-set/><if-expires>{_moment(now + max(0, gateway.expires_seconds))}</if-expires>"
         "<is-static>false</is-static><is-proxy>false</is-proxy><if-state>intf-forward</if-state><blocked>false</blocked>"
         f"<hw-packet-count>{packets}</hw-packet-count><egress-rate-pps>{rate}</egress-rate-pps>"
@@ -91,7 +93,7 @@ def _egress(name: str, now: float, rate: int, gateway: SimTunnel) -> str:
     )
 
 
-def _tunnel(device: IosDevice, seen: View, one: Interface) -> str:
+def _tunnel(seen: View, one: Interface) -> str:
     relay = seen.relay if seen.relay is not None and seen.relay.interface.name == one.name else None
     mode = {"udp multipoint": "tunnel-mode-mudp-ip", "udp ip": "tunnel-mode-udp-ip"}.get(
         one.value("tunnel mode") or "", "tunnel-mode-gre-ip"
@@ -107,7 +109,8 @@ def _tunnel(device: IosDevice, seen: View, one: Interface) -> str:
     return (
         f"<tunnel-if><name>{one.name}</name><mode>{mode}</mode>{address}<intf-vrf>Global</intf-vrf>"
         f"<transport-vrf>Global</transport-vrf><admin-status>tunnel-{'up' if one.enabled else 'down'}</admin-status>"
-        f"<status>tunnel-{'up' if up else 'down'}</status>{below}<ip-mtu>1472</ip-mtu><stats><in-octets>0</in-octets>"
+        f"<status>tunnel-{'up' if up else 'down'}</status>{below}<ip-mtu>1472</ip-mtu>"
+        "<stats><in-octets>0</in-octets>"
         f"<in-discards>0</in-discards><in-errors>0</in-errors><out-octets>{octets}</out-octets>"
         f"<out-multicast-pkts>{packets}</out-multicast-pkts><out-discards>0</out-discards><out-errors>0</out-errors>"
         f"<tx-pps>{sum(1000 * len(tunnel.channels) for tunnel in seen.tunnels) if up else 0}</tx-pps></stats></tunnel-if>"

@@ -32,18 +32,18 @@ def filtered(text: str, output_filter: str, column: int) -> str:
     return _FILTERS[words_read[0]](text.splitlines(keepends=True), expression, "exclude" in words_read[1:-1])
 
 
-def _include(lines: list[str], expression: re.Pattern[str], inverted: bool) -> str:  # noqa: FBT001
+def _include(lines: list[str], expression: re.Pattern[str], inverted: bool) -> str:
     return "".join(line for line in lines if bool(expression.search(line.rstrip("\n"))) != inverted)
 
 
-def _begin(lines: list[str], expression: re.Pattern[str], _inverted: bool) -> str:  # noqa: FBT001
+def _begin(lines: list[str], expression: re.Pattern[str], _inverted: bool) -> str:
     for index, line in enumerate(lines):
         if expression.search(line.rstrip("\n")):
             return "".join(lines[index:])
     return ""
 
 
-def _section(lines: list[str], expression: re.Pattern[str], inverted: bool) -> str:  # noqa: FBT001
+def _section(lines: list[str], expression: re.Pattern[str], inverted: bool) -> str:
     """Lines that match, each with the deeper lines under it."""
     chosen = []
     depth: int | None = None
@@ -57,14 +57,14 @@ def _section(lines: list[str], expression: re.Pattern[str], inverted: bool) -> s
     return "".join(line for line, inside in zip(lines, chosen, strict=True) if inside != inverted)
 
 
-def _count(lines: list[str], expression: re.Pattern[str], _inverted: bool) -> str:  # noqa: FBT001
+def _count(lines: list[str], expression: re.Pattern[str], _inverted: bool) -> str:
     number = sum(1 for line in lines if expression.search(line.rstrip("\n")))
     return f"Number of lines which match regexp = {number}\n"
 
 
 _FILTERS: dict[str, Callable[[list[str], re.Pattern[str], bool], str]] = {
     "include": _include,
-    "exclude": lambda lines, expression, _inverted: _include(lines, expression, True),  # noqa: FBT003
+    "exclude": lambda lines, expression, _inverted: _include(lines, expression, True),
     "begin": _begin,
     "section": _section,
     "count": _count,

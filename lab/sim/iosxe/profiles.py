@@ -55,16 +55,41 @@ interface Tunnel2268
  tunnel src-port dynamic
  amt relay traffic ip
 """
+_ACCESS = """interface GigabitEthernet0/2
+ description receivers
+ no shutdown
+ ip address 172.31.0.1 255.255.255.0
+ ip pim sparse-mode
+ ip igmp version 3
+"""
 
 
 def iosxe(version: str, *, relay: bool) -> Profile:
     """A virtual router with IOS-XE `version`; `relay`: with a relay configured by hand."""
     text = "ip multicast-routing distributed\n" + _HEAD + "netconf-yang\n" + (_RELAY if relay else "")
-    features = frozenset({"amt", "netconf", "acl-numbers"})
-    return Profile("iosxe", version, "C8000V", features, text, "xe-relay", "GigabitEthernet1")
+    return Profile(
+        platform="iosxe",
+        version=version,
+        model="C8000V",
+        features=frozenset({"amt", "netconf", "acl-numbers"}),
+        configuration=text,
+        hostname="xe-relay",
+        core_interface="GigabitEthernet1",
+    )
 
 
 def ios(version: str = "15.7(3)M8") -> Profile:
     """A router with classic IOS: no AMT, no NETCONF."""
-    text = "ip multicast-routing\n" + _HEAD.replace("bootflash:", "flash0:").replace("GigabitEthernet", "GigabitEthernet0/")
-    return Profile("ios", version, "CISCO2911/K9", frozenset(), text, "ios-router", "GigabitEthernet0/1")
+    text = "ip multicast-routing\n" + _HEAD.replace("bootflash:", "flash0:").replace(
+        "GigabitEthernet", "GigabitEthernet0/"
+    )
+    return Profile(
+        platform="ios",
+        version=version,
+        model="CISCO2911/K9",
+        features=frozenset(),
+        configuration=text + _ACCESS,
+        hostname="ios-router",
+        core_interface="GigabitEthernet0/1",
+        access_interface="GigabitEthernet0/2",
+    )

@@ -85,16 +85,18 @@ class View:
     relay: RelayTunnel | None
     core: Interface | None
     """The interface towards the PIM neighbours, when it runs PIM."""
+    members: Interface | None
+    """Where the population's reports come in: the relay's tunnel, or without AMT an access interface; None: nowhere."""
 
     @property
     def tunnels(self) -> tuple[SimTunnel, ...]:
-        """Gateways served; none while the relay is not configured or down."""
-        return self.snapshot.tunnels if self.relay is not None and self.relay.up else ()
+        """Who reports; none while the interface for it is not configured or down."""
+        return self.snapshot.tunnels if self.members is not None else ()
 
     @property
     def channels(self) -> tuple[SimChannel, ...]:
         """(S,G) in the routing table."""
-        return self.snapshot.channels if self.tunnels else ()
+        return self.snapshot.channels if self.members is not None else ()
 
     @property
     def neighbors(self) -> tuple[SimNeighbor, ...]:
@@ -113,9 +115,17 @@ class View:
 def view(device: IosDevice) -> View:
     """What `device` has to tell now."""
     every = {one.name: one for one in interfaces(device)}
-    core = every.get(device.profile.core_interface)
-    running = core if core is not None and core.enabled and core.pim_mode else None
-    return View(device.population.snapshot(), relay_tunnel(device), running)
+    relay = relay_tunnel(device)
+    access = every.get(device.profile.access_interface or "")
+    if device.profile.access_interface is None:
+        members = relay.interface if relay is not None and relay.up else None
+    else:
+        members = _with_pim(access)
+    return View(device.population.snapshot(), relay, _with_pim(every.get(device.profile.core_interface)), members)
+
+
+def _with_pim(one: Interface | None) -> Interface | None:
+    return one if one is not None and one.enabled and one.pim_mode else None
 
 
 def duration(seconds: int) -> str:

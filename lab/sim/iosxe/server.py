@@ -74,11 +74,13 @@ async def running(profile: Profile, options: SimOptions, *, one_gateway: bool = 
     async with AsyncExitStack() as stack:
         stack.callback(wire_log.close)
         stack.callback(device.stop)
-        listener = await stack.enter_async_context(listening(options, faults, key, cli, encoding="utf-8"))
         netconf_port: int | None = None
         if options.netconf_port is not None and "netconf" in profile.features:
-            second = await stack.enter_async_context(listening(options, faults, key, netconf, port=options.netconf_port))
+            second = await stack.enter_async_context(
+                listening(options, faults, key, netconf, port=options.netconf_port)
+            )
             netconf_port = second.port
+        listener = await stack.enter_async_context(listening(options, faults, key, cli, encoding="utf-8"))
         device.resume()
         yield RunningSim(
             options.listen_host, listener.port, netconf_port, device, people, faults, wire_log, lambda: listener.key

@@ -12,6 +12,7 @@ from lab.sim.iosxe.grammar import MODES
 from lab.sim.iosxe.output_filter import filtered
 from lab.sim.iosxe.words import Refusal, Trace, ambiguous, best, match_all, not_understood, split
 
+_LOCKED = "Configuration mode locked exclusively by user 'other' process '3' from terminal '2'. Please try later.\n"
 _SHOWN_LENGTH = 24
 _ENTER = "Enter configuration commands, one per line.  End with CNTL/Z.\n"
 
@@ -25,11 +26,11 @@ class Session:
     """
 
     def __init__(self, device: IosDevice, user: str) -> None:
-        self.device = device
+        self.device: IosDevice = device
         self.user = user
-        self.number = device.next_session()
+        self.number: int = device.next_session()
         self.page_length = _SHOWN_LENGTH
-        self.privilege = device.privilege_of(user)
+        self.privilege: int = device.privilege_of(user)
         self.configuring = False
         self.path: Path = ()
         self._answering: Callable[[str], Reply | str] | None = None
@@ -84,8 +85,8 @@ class Session:
     # Configuration
 
     def _configure(self, line: str) -> Reply:
-        word = line.split()[0].lower()
-        rest = line.split()[1:]
+        first, *rest = line.split()
+        word = first.lower()
         if word == "end" and not rest:
             self._leave()
             return Reply(name="end", commits=True)
@@ -117,12 +118,15 @@ class Session:
         self.configuring = False
         self.path = ()
 
-    def enter_configuration(self) -> str:
-        """Go to global configuration mode; raises Refusal."""
+    def check_configurable(self) -> None:
+        """Raises Refusal when the user may not configure, or somebody else holds the lock."""
         if "lock-held" in self.device.faults:
-            raise Refusal("Configuration mode locked exclusively by user 'other' process '3' from terminal '2'. Please try later.\n")
+            raise Refusal(_LOCKED)
         if not self.device.may_configure(self.user):
             raise Refusal("% Authorization failed.\n")
+
+    def enter_configuration(self) -> str:
+        """Go to global configuration mode."""
         self.configuring = True
         self.path = ()
         return _ENTER

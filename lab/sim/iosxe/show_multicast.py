@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lab.sim.iosxe.device import IosDevice
 from lab.sim.iosxe.relay import View, duration, interfaces, view
-from lab.sim.population import SimChannel
+from lab.sim.population import SimChannel, SimTunnel
 
 _MROUTE_HEAD = """IP Multicast Routing Table
 Flags: D - Dense, S - Sparse, B - Bidir Group, s - SSM Group, C - Connected,
@@ -71,18 +71,20 @@ def mroute(device: IosDevice, *, verbose: bool = False, wanted: tuple[str, ...] 
         source, group = str(channel.source or "*"), str(channel.group)
         if not set(wanted) <= {source, group}:
             continue
-        entries.append(_mroute_entry(device, seen, channel, gateways.get((source, group), []) if verbose else []))
+        entries.append(
+            _mroute_entry(seen, channel, gateways.get((source, group), []) if verbose and seen.relay else [])
+        )
     return _MROUTE_HEAD + "\n".join(entries) + ("\n" if entries else "")
 
 
-def _mroute_entry(device: IosDevice, seen: View, channel: SimChannel, gateways: list) -> str:  # type: ignore[type-arg]
-    assert seen.relay is not None
+def _mroute_entry(seen: View, channel: SimChannel, gateways: list[SimTunnel]) -> str:
+    assert seen.members is not None
     uptime = duration(channel.uptime_seconds)
     source = str(channel.source or "*")
     rendezvous = ", RP 0.0.0.0" if channel.source is None else ""
     neighbor = seen.neighbors[0].address if seen.neighbors else "0.0.0.0"
     incoming = seen.core.name if seen.core else "Null"
-    tunnel = seen.relay.interface.name
+    tunnel = seen.members.name
     outgoing = [f"    {tunnel}, Forward/Sparse, {uptime}/{duration(_EXPIRES)}\n"]
     if gateways:
         outgoing = [
@@ -107,23 +109,26 @@ def mroute_count(device: IosDevice) -> str:
     groups: dict[str, list[SimChannel]] = {}
     for channel in channels:
         groups.setdefault(str(channel.group), []).append(channel)
-    printed = [
-        "Use \"show ip mfib count\" to get better response time for a large number of mroutes.\n\n"
+    head = (
+        'Use "show ip mfib count" to get better response time for a large number of mroutes.\n\n'
         "IP Multicast Statistics\n"
         f"{len(channels)} routes using {1024 * len(channels)} bytes of memory\n"
         f"{len(groups)} groups, {len(channels) / max(1, len(groups)):.2f} average sources per group\n"
         "Forwarding Counts: Pkt Count/Pkts per second/Avg Pkt Size/Kilobits per second\n"
         "Other counts: Total/RPF failed/Other drops(OIF-null, rate-limit etc)\n\n"
-    ]
+    )
+    printed = [head]
     for group, members in groups.items():
         total = sum(channel.packets for channel in members)
-        printed.append(f"Group: {group}, Source count: {len(members)}, Packets forwarded: {total}, Packets received: {total}\n")
+        printed.append(
+            f"Group: {group}, Source count: {len(members)}, Packets forwarded: {total}, Packets received: {total}\n"
+        )
         for channel in members:
             size = channel.bytes // channel.packets if channel.packets else 0
             kilobits = 8 * (channel.kilobytes_per_second or 0)
             printed.append(
-                f"  Source: {channel.source or '*'}/32, Forwarding: {channel.packets}/{channel.packets_per_second or 0}/"
-                f"{size}/{kilobits}, Other: {channel.packets}/0/0\n"
+                f"  Source: {channel.source or '*'}/32, Forwarding: {channel.packets}/"
+                f"{channel.packets_per_second or 0}/{size}/{kilobits}, Other: {channel.packets}/0/0\n"
             )
         printed.append("\n")
     return "".join(printed)
@@ -136,8 +141,8 @@ def igmp_groups(device: IosDevice, *, detail: bool = False) -> str:
         return _DETAIL_HEAD + "".join(_group_details(seen))
     lines = []
     for group, (reporter, uptime) in _groups(seen).items():
-        assert seen.relay is not None
-        lines.append(f"{group:<16} {seen.relay.interface.name:<24} {duration(uptime):<9} {'stopped':<9} {reporter:<15}\n")
+        assert seen.members is not None
+        lines.append(f"{group:<16} {seen.members.name:<24} {duration(uptime):<9} {'stopped':<9} {reporter:<15}\n")
     return _GROUPS_HEAD + "".join(lines)
 
 
@@ -164,13 +169,13 @@ def _group_details(seen: View) -> list[str]:
     printed = []
     sources = _sources(seen)
     for group, (reporter, uptime) in _groups(seen).items():
-        assert seen.relay is not None
+        assert seen.members is not None
         body = "".join(
             f"  {source:<16} {duration(uptime)}  {duration(expires)}  stopped   Yes  R\n"
             for source, expires in sources.get(group, {}).items()
         )
         printed.append(
-            f"Interface:\t{seen.relay.interface.name}\nGroup:\t\t{group}\nFlags:\t\tSSM\nUptime:\t\t{duration(uptime)}\n"
+            f"Interface:\t{seen.members.name}\nGroup:\t\t{group}\nFlags:\t\tSSM\nUptime:\t\t{duration(uptime)}\n"
             f"Group mode:\tINCLUDE\nLast reporter:\t{reporter}\n"
             "Group source list: (C - Cisco Src Report, U - URD, R - Remote, S - Static,\n"
             "                    V - Virtual, M - SSM Mapping, L - Local,\n"
@@ -186,8 +191,8 @@ def igmp_membership(device: IosDevice) -> str:
     lines = []
     sources = _sources(seen)
     for group, (reporter, uptime) in _groups(seen).items():
-        assert seen.relay is not None
-        name = seen.relay.interface.short_name
+        assert seen.members is not None
+        name = seen.members.short_name
         lines.append(f"{'/*,' + group:<31} {reporter:<15} {duration(uptime)} stop  3MA    {name}\n")
         lines += [
             f" {source + ',' + group:<30} {'':<15} {duration(uptime)} {duration(expires)[3:]} RA     {name}\n"
@@ -204,7 +209,9 @@ def pim_neighbors(device: IosDevice) -> str:
         assert seen.core is not None
         left = max(1, neighbor.hold_time_seconds - neighbor.uptime_seconds % 30)
         times = f"{duration(neighbor.uptime_seconds)}/{duration(left)}"
-        lines.append(f"{neighbor.address!s:<17} {seen.core.name:<24} {times:<17} v2    {neighbor.priority} / DR S P G\n")
+        lines.append(
+            f"{neighbor.address!s:<17} {seen.core.name:<24} {times:<17} v2    {neighbor.priority} / DR S P G\n"
+        )
     return _NEIGHBOR_HEAD + "".join(lines)
 
 
@@ -220,6 +227,7 @@ def pim_interfaces(device: IosDevice) -> str:
         hello = (one.value("ip pim query-interval") or "30").split()[0]
         priority = one.value("ip pim dr-priority") or "1"
         lines.append(
-            f"{one.address.ip!s:<16} {one.name:<24} {'v2/' + mode:<6} {count:<6} {hello:<6} {priority:<10} {one.address.ip}\n"
+            f"{one.address.ip!s:<16} {one.name:<24} {'v2/' + mode:<6} {count:<6} {hello:<6} {priority:<10} "
+            f"{one.address.ip}\n"
         )
     return _PIM_INTERFACE_HEAD + "".join(lines)

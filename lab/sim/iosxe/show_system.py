@@ -20,11 +20,13 @@ def version(device: IosDevice) -> str:
     up = _uptime(int(device.clock() - device.booted_at))
     if profile.platform == "ios":
         return (
-            f"Cisco IOS Software, C2900 Software (C2900-UNIVERSALK9-M), Version {profile.version}, RELEASE SOFTWARE (fc1)\n"
+            f"Cisco IOS Software, C2900 Software (C2900-UNIVERSALK9-M), "
+            f"Version {profile.version}, RELEASE SOFTWARE (fc1)\n"
             "Synthetic output of a simulator\n\n"
             "ROM: System Bootstrap, Version 15.0(1r)M16, RELEASE SOFTWARE (fc1)\n\n"
             f"{hostname} uptime is {up}\nSystem returned to ROM by power-on\n"
-            f'System image file is "flash0:c2900-universalk9-mz.SPA.{profile.version}.bin"\nLast reload type: Normal Reload\n'
+            f'System image file is "flash0:c2900-universalk9-mz.SPA.{profile.version}.bin"\n'
+            "Last reload type: Normal Reload\n"
             "Last reload reason: power-on\n\n"
             f"Cisco {profile.model} (revision 1.0) with 483328K/40960K bytes of memory.\nProcessor board ID {SERIAL}\n"
             "3 Gigabit Ethernet interfaces\n255K bytes of non-volatile configuration memory.\n\n"
@@ -75,7 +77,9 @@ def users(device: IosDevice, session: int) -> str:
     printed = "    Line       User       Host(s)              Idle       Location\n"
     for index, terminal in enumerate(device.terminals.values()):
         star = "*" if terminal.number == session else " "
-        printed += f"{star}{index + 1:>4} vty {index:<5} {terminal.user:<10} {'idle':<20} {'00:00:00':<10} {terminal.host}\n"
+        printed += (
+            f"{star}{index + 1:>4} vty {index:<5} {terminal.user:<10} {'idle':<20} {'00:00:00':<10} {terminal.host}\n"
+        )
     return printed + "\n  Interface    User               Mode         Idle     Peer Address\n"
 
 

@@ -22,7 +22,7 @@ def wanted(data: etree._Element, selection: etree._Element) -> etree._Element | 
     chosen = [child for child in criteria if child not in matches]
     if matches and not chosen:
         return deepcopy(data)
-    kept = etree.Element(data.tag, nsmap=data.nsmap)
+    kept = etree.Element(data.tag, nsmap=data.nsmap)  # type: ignore[arg-type] # lxml takes None as a prefix
     for child in data:
         if any(_same_name(child, criterion) for criterion in matches):
             kept.append(deepcopy(child))

@@ -117,9 +117,7 @@ class Trace:
     """Beginnings whose last keyword was typed in full: no longer keyword that starts alike is meant then."""
 
 
-def match_all(
-    patterns: Sequence[str], line: str, words: tuple[Word, ...], trace: Trace
-) -> list[tuple[int, Match]]:
+def match_all(patterns: Sequence[str], line: str, words: tuple[Word, ...], trace: Trace) -> list[tuple[int, Match]]:
     """Every way `words` (of `line`) fits a pattern, partly typed ones included, with the pattern's index."""
     start = Match((), 0, complete=True)
     for pattern in patterns:
