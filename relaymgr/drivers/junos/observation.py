@@ -5,7 +5,7 @@ Names of elements are Juniper's YANG (junos-rpc of 23.1); the words of states ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -130,18 +130,22 @@ def _channel(
     group, source = _address(entry, "multicast-group-address"), _source(entry)
     if group is None:
         raise Unreadable("a multicast route has no group address")
-    outgoing = find(entry, "downstream-interface-names")
-    names: Iterable[etree._Element] = () if outgoing is None else children(outgoing, "interface-name")
+    listed = children(entry, "downstream-interface-names")
+    names = [
+        text for item in listed for name in children(item, "interface-name") if (text := (name.text or "").strip())
+    ]
+    # After a while without traffic the device says that its counters are not of now.
+    counted = find(entry, "multicast-statistics-timed-out") is None
     gateways = None if joined is None else tuple(joined.get((group, source), ()) or joined.get((group, None), ()))
     return Channel(
         group=group,
         source=source,
         upstream_interface=child_text(entry, "upstream-interface-name"),
-        downstream_interfaces=tuple(name.text.strip() for name in names if name.text and name.text.strip()),
+        downstream_interfaces=tuple(names),
         gateways=gateways,
-        packets=_number(entry, "forwarded-packet-count"),
-        packets_per_second=_decimal(entry, "forwarding-rate-packets"),
-        kilobits_per_second=_kilobits(entry),
+        packets=_number(entry, "forwarded-packet-count") if counted else None,
+        packets_per_second=_decimal(entry, "forwarding-rate-packets") if counted else None,
+        kilobits_per_second=_kilobits(entry) if counted else None,
         state=child_text(entry, "multicast-route-state"),
         uptime_seconds=seconds(child_text(entry, "multicast-route-uptime")),
     )
@@ -168,7 +172,9 @@ def neighbors(reply: etree._Element) -> tuple[PimNeighbor, ...]:
                     address=address,
                     interface=on,
                     uptime_seconds=seconds(child_text(entry, "pim-neighbor-uptime")),
-                    priority=_number(entry, "hello-option-dr-priority"),
+                    hold_time_seconds=_number(entry, "hello-holdtime"),
+                    priority=_number(entry, "hello-dr-priority"),
+                    version=_number(entry, "protocol-version"),
                 )
             )
     return tuple(found)
