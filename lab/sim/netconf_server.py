@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from xml.sax.saxutils import escape, quoteattr
 
@@ -32,6 +32,7 @@ class RpcFailed(Exception):
         severity: error or warning.
         path: error-path, such as `[edit protocols amt]`.
         info: contents of error-info: name -> text.
+        also: errors told besides this one.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class RpcFailed(Exception):
         severity: str = "error",
         path: str | None = None,
         info: Mapping[str, str] | None = None,
+        also: Sequence[RpcFailed] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -51,9 +53,13 @@ class RpcFailed(Exception):
         self.severity = severity
         self.path = path
         self.info = dict(info or {})
+        self.also = tuple(also)
 
     def xml(self) -> bytes:
-        """`<rpc-error>`."""
+        """`<rpc-error>`, as often as there are errors."""
+        return b"\n".join([self._own_xml(), *(other.xml() for other in self.also)])
+
+    def _own_xml(self) -> bytes:
         parts = [
             "<rpc-error>\n",
             f"<error-type>{self.kind}</error-type>\n<error-tag>{self.tag}</error-tag>\n",
@@ -235,7 +241,7 @@ def _parse(message: bytes) -> etree._Element | None:
 
 def _summary(request: etree._Element) -> str:
     """Attributes and, where they tell no configuration, children of a request."""
-    words = [f"{key!s}={value!s}" for key, value in dict(request.attrib).items()]
+    words = [f"{key}={request.get(key)}" for key in map(str, request.keys())]
     if local(request) in {"commit-configuration", "commit"}:
         words += [
             local(child) + (f"={child.text}" if local(child) != "log" and (child.text or "").strip() else "")
