@@ -44,7 +44,7 @@ def listening(settings: Settings) -> Listening:
     certificate, key = settings.tls_certificate, settings.tls_key
     if certificate is None and not _is_loopback(host) and not settings.allow_clear_text:
         raise ListenRefused(
-            f"{host} is not loopback and tokens would cross the network in clear: give --tls-certificate and --tls-key, "
+            f"{host} is not loopback, tokens would cross the network in clear: give --tls-certificate and --tls-key, "
             "or --allow-clear-text behind a proxy that ends TLS"
         )
     return Listening(host, int(port), str(certificate) if certificate else None, str(key) if key else None)
