@@ -20,7 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from relaymgr.store import migrations
 from relaymgr.store.urls import normalise, prepare_sqlite_file
 
-log = logging.getLogger(__name__)
+# It logs the values of every statement when it may.
+logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 BUSY_SECONDS = 30.0
 READERS = 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address
 
@@ -44,8 +45,8 @@ def channel_rows(channels: Sequence[Channel]) -> dict[Key, Values]:
             None if channel.gateways is None else len(channel.gateways),
             _whole(channel.packets),
             _whole(channel.bytes),
-            channel.packets_per_second,
-            channel.kilobits_per_second,
+            _measure(channel.packets_per_second),
+            _measure(channel.kilobits_per_second),
             _text(channel.state),
             _whole(channel.uptime_seconds),
         )
@@ -154,3 +155,8 @@ def _text(text: str | None) -> str | None:
 def _whole(number: int | None) -> int | None:
     """A number the column can hold; one it cannot is unknown rather than wrong."""
     return number if number is None or -_LARGEST <= number <= _LARGEST else None
+
+
+def _measure(number: float | None) -> float | None:
+    """Not a number is unknown."""
+    return number if number is None or math.isfinite(number) else None
