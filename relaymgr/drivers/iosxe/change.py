@@ -1,0 +1,213 @@
+"""A change on IOS-XE that the router takes back by itself: `configure terminal revert timer`, lines, `configure confirm`.
+
+The timer needs `archive` with a `path`; without one nothing is changed. It is always started on the command line. The
+lines go the same way, or through NETCONF's `config-ios-cli-rpc` where the release has it (17.9.1 on) and NETCONF is
+given for the target; that RPC is outside NETCONF's transactions, so the timer is what takes them back in both cases.
+
+The router keeps no mark of a job. A pending change counts as ours when the timer was started by our user and the owned
+sections are what we sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
+from xml.sax.saxutils import escape
+
+from relaymgr.domain.configuration import (
+    Change,
+    ChangeReading,
+    Confirmation,
+    DevicePlan,
+    DiffSource,
+    OwnedConfiguration,
+)
+from relaymgr.domain.platforms import Capability, CapabilityMissing
+from relaymgr.drivers.errors import (
+    ConfigurationChanged,
+    ConfigurationRefused,
+    ConfirmWindowOpen,
+    DeviceBusy,
+    DriverError,
+    Garbage,
+)
+from relaymgr.drivers.iosxe import running_config
+from relaymgr.drivers.iosxe.commands import command_lines, difference
+from relaymgr.drivers.iosxe.operational import CLI_RPC
+from relaymgr.drivers.iosxe.sessions import Sessions
+from relaymgr.drivers.iosxe.show_output import RollbackTimer, Unreadable, rollback_timer
+from relaymgr.drivers.netconf.documents import child_text
+from relaymgr.drivers.protocol import Credential, DeviceTarget
+
+LONGEST_MINUTES: Final = 120
+ARCHIVE_MISSING: Final = (
+    "the router can take a change back by itself only with a configuration archive; configure it first: "
+    "`archive` and below it ` path bootflash:isthmus`"
+)
+_RPC_CHARACTERS: Final = 60_000
+_CONFIGURATION_RPC: Final = "Cisco-IOS-XE-cli-rpc"
+_CREATED: Final = ("interface Loopback", "interface Tunnel")
+"""Interfaces that come to be by naming them."""
+
+
+class Changes:
+    """Plans and makes changes on one router."""
+
+    def __init__(self, target: DeviceTarget, credential: Credential, sessions: Sessions) -> None:
+        self._target = target
+        self._name = target.name
+        self._user = credential.username
+        self._sessions = sessions
+        self._configures_over_netconf: bool | None = None if target.netconf_port is not None else False
+
+    async def plan(self, desired: OwnedConfiguration) -> DevicePlan:
+        """Difference and commands, computed here; the router is only read.
+
+        Raises:
+            CapabilityMissing: the router has no archive to go back to.
+            ConfirmWindowOpen: a change waits there.
+            ConfigurationRefused: an interface of `desired` does not exist.
+        """
+        await self._refuse_open_window()
+        text = await self._sessions.running_configuration()
+        before = running_config.owned(text, desired.scope)
+        lines = command_lines(before, desired)
+        if lines:
+            self._refuse_impossible(text, desired)
+        return DevicePlan(
+            diff=difference(before, desired),
+            diff_source=DiffSource.MANAGER,
+            commands="".join(f"{line}\n" for line in lines),
+            before=before,
+            device_fingerprint=running_config.fingerprint(text),
+        )
+
+    async def begin(self, change: Change) -> None:
+        """Start the timer and send the lines; when one is refused everything is taken back at once."""
+        await self._refuse_open_window()
+        text = await self._sessions.running_configuration()
+        if running_config.fingerprint(text) != change.device_fingerprint:
+            raise ConfigurationChanged(self._name, "its running configuration changed since the plan")
+        lines = command_lines(running_config.owned(text, change.desired.scope), change.desired)
+        if not lines:
+            return
+        self._refuse_impossible(text, change.desired)
+        if not 1 <= change.confirm_minutes <= LONGEST_MINUTES:
+            raise ConfigurationRefused(self._name, f"a revert timer runs 1 to {LONGEST_MINUTES} minutes")
+        opening = f"configure terminal revert timer {change.confirm_minutes}"
+        through_netconf = await self._has_configuration_rpc()
+        try:
+            await (await self._sessions.cli()).configure(opening, () if through_netconf else lines)
+            if through_netconf:
+                await self._send(lines)
+        except (ConfigurationRefused, DeviceBusy):
+            await self._take_back_if_pending()
+            raise
+
+    async def read(self, change: Change) -> ChangeReading:
+        """What the router runs with, and whether a timer runs."""
+        timer = await self._timer()
+        text = await self._sessions.running_configuration()
+        owned = running_config.owned(text, change.desired.scope)
+        return ChangeReading(
+            owned=owned,
+            confirmation=Confirmation.NONE if timer is None else Confirmation.PENDING,
+            confirmation_is_ours=None if timer is None else self._is_ours(timer, owned, change),
+            last_commit=running_config.last_change(text),
+            device_fingerprint=running_config.fingerprint(text),
+        )
+
+    async def confirm(self, change: Change) -> None:
+        """Stop the timer, then save for the next start of the router."""
+        reading = await self._ours_pending(change)
+        seconds = self._target.deadlines.commit
+        session = await self._sessions.cli()
+        try:
+            await session.show("configure confirm", seconds)
+        except ConfigurationRefused as error:
+            raise ConfigurationChanged(self._name, "no change waits to be confirmed any more") from error
+        saved = await session.show("write memory", seconds)
+        if "[OK]" not in saved:
+            raise ConfigurationRefused(self._name, "the change is kept, but the router did not save it: write memory")
+        if running_config.owned(await self._sessions.running_configuration(), reading.owned.scope) != reading.owned:
+            raise ConfigurationChanged(self._name, "the owned sections changed while the change was confirmed")
+
+    async def revert(self, change: Change) -> None:
+        """Take the pending change back now; nothing happens where it is gone already."""
+        reading = await self.read(change)
+        if reading.confirmation is Confirmation.NONE and reading.owned.text == change.before.text:
+            return
+        await self._ours_pending(change)
+        await (await self._sessions.cli()).show("configure revert now", self._target.deadlines.commit)
+
+    async def _ours_pending(self, change: Change) -> ChangeReading:
+        reading = await self.read(change)
+        if reading.confirmation is not Confirmation.PENDING:
+            raise ConfigurationChanged(self._name, "no change waits to be confirmed")
+        if not reading.confirmation_is_ours:
+            raise ConfigurationChanged(self._name, "the change that waits to be confirmed is not ours")
+        return reading
+
+    def _is_ours(self, timer: RollbackTimer, owned: OwnedConfiguration, change: Change) -> bool:
+        return timer.user in {self._user, ""} and owned.text == change.desired.text
+
+    async def _timer(self) -> RollbackTimer | None:
+        try:
+            return rollback_timer(await self._sessions.show("show archive config rollback timer"))
+        except Unreadable as error:
+            raise Garbage(self._name, str(error)) from error
+        except ConfigurationRefused:
+            return None  # a release without the command has no such timer either
+
+    async def _refuse_open_window(self) -> None:
+        timer = await self._timer()
+        if timer is not None:
+            raise ConfirmWindowOpen(
+                self._name, f"a change of {timer.user} waits to be confirmed or goes back by itself"
+            )
+
+    def _refuse_impossible(self, text: str, desired: OwnedConfiguration) -> None:
+        """Before anything is touched: nothing to go back to, or an interface the router does not have."""
+        if running_config.archive_path(text) is None:
+            raise CapabilityMissing(Capability.CONFIRMED_COMMIT, f"{self._name}: {ARCHIVE_MISSING}")
+        present = running_config.sections(text)
+        for header in running_config.sections(desired.text):
+            if header.startswith("interface ") and header not in present and not header.startswith(_CREATED):
+                raise ConfigurationRefused(
+                    self._name, f"it has no {header}; write the name as show running-config does", header
+                )
+
+    async def _has_configuration_rpc(self) -> bool:
+        """Whether to send lines over NETCONF; a router that cannot be reached there is configured on its CLI."""
+        if self._configures_over_netconf is None:
+            try:
+                session = await self._sessions.netconf()
+            except DriverError:
+                return False
+            self._configures_over_netconf = any(_CONFIGURATION_RPC in name for name in session.capabilities)
+        return self._configures_over_netconf
+
+    async def _send(self, lines: Sequence[str]) -> None:
+        """Send lines by config-ios-cli-rpc, which stops at the first that is refused and tells its number."""
+        clis = "\n".join(lines)
+        if len(clis) > _RPC_CHARACTERS:
+            raise ConfigurationRefused(self._name, "the change is longer than the router's RPC takes")
+        seconds = self._target.deadlines.commit
+        operation = (
+            f'<config-ios-cli-rpc xmlns="{CLI_RPC}"><config-clis>{escape(clis)}</config-clis>'
+            f"<timeout>{max(10, min(1800, int(seconds)))}</timeout><error-patterns><error-tag>refused</error-tag>"
+            "<error-pattern>^%</error-pattern></error-patterns></config-ios-cli-rpc>"
+        )
+        reply = await (await self._sessions.netconf()).rpc(operation, deadline=seconds)
+        number, said = child_text(reply, "lineno"), child_text(reply, "error-string")
+        if said or "success" not in (child_text(reply, "result") or "").lower():
+            index = int(number) - 1 if number and number.isdecimal() else -1
+            line = lines[index] if 0 <= index < len(lines) else None
+            raise ConfigurationRefused(self._name, f"{line or 'a line'}: {said or 'refused without a word'}", line)
+
+    async def _take_back_if_pending(self) -> None:
+        """After a refused line. Where this fails too the timer does it, and `read` says so."""
+        with suppress(DriverError):
+            if await self._timer() is not None:
+                await (await self._sessions.cli()).show("configure revert now", self._target.deadlines.commit)

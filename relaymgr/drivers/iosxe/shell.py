@@ -1,0 +1,199 @@
+"""The command line of IOS and IOS-XE through netmiko. Everything here blocks; `cli` runs it in threads."""
+
+from __future__ import annotations
+
+import io
+import re
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+import paramiko  # type: ignore[import-untyped]
+from netmiko import NetmikoAuthenticationException, NetmikoTimeoutException, ReadTimeout
+from netmiko.cisco.cisco_ios import CiscoIosSSH
+from netmiko.exceptions import NetmikoBaseException
+
+from relaymgr.drivers import ssh
+from relaymgr.drivers.errors import (
+    ConfigurationRefused,
+    DeadlineExceeded,
+    DeviceBusy,
+    DriverError,
+    Garbage,
+    HostKeyMismatch,
+    LoginRefused,
+    SessionLost,
+    Unreachable,
+)
+from relaymgr.drivers.iosxe.legacy_ssh import LegacyClient
+from relaymgr.drivers.protocol import Credential, DeviceTarget
+
+_REFUSAL: Final = re.compile(
+    r"^\s*%(?! ?warning|not all config|[A-Z0-9_]+-\d-)\s*(?P<said>\S.*)$", re.IGNORECASE | re.MULTILINE
+)
+_LOCKED: Final = re.compile(r"Configuration mode (?:is )?locked", re.IGNORECASE)
+_KEY_CLASSES: Final = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+_LOST: Final = (NetmikoBaseException, paramiko.SSHException, OSError, EOFError, AttributeError)
+"""What netmiko and paramiko raise on a channel that broke, or that another thread closed under them."""
+
+
+def refusal(output: str) -> str | None:
+    """What a router said against a command, without `%`; None where it only warned, logged or said nothing."""
+    found = _REFUSAL.search(output)
+    return found["said"].strip() if found else None
+
+
+class _Netmiko(CiscoIosSSH):  # type: ignore[misc]
+    """netmiko's session, in two steps, so that a connection in the making can be cut."""
+
+    is_legacy = False
+
+    def log_in(self) -> None:
+        self.establish_connection()
+        self._try_session_preparation()
+
+    def _get_ssh_client_instance(self) -> paramiko.SSHClient:
+        return LegacyClient() if self.is_legacy else super()._get_ssh_client_instance()
+
+
+class Shell:
+    """One logged-in command line. Not safe for two threads, but `cut` may come from any."""
+
+    def __init__(self, target: DeviceTarget, credential: Credential) -> None:
+        self._target = target
+        self._name = target.name
+        self._credential = credential
+        self._netmiko: Any = None
+        self._prompt = ""
+
+    def open(self) -> None:
+        """Log in.
+
+        Raises:
+            HostKeyMismatch, LoginRefused, DeviceBusy, Unreachable, DeadlineExceeded: no session could be had.
+        """
+        target = self._target
+        port = target.port or ssh.DEFAULT_PORT
+        with ssh.known_hosts_file(target, port) as known_hosts:
+            seconds = target.deadlines.connect
+            self._netmiko = _Netmiko(
+                host=target.host,
+                port=port,
+                username=self._credential.username,
+                password=self._credential.password or "",
+                device_type="cisco_xe",
+                **_key_options(self._name, self._credential),
+                allow_agent=False,
+                ssh_strict=True,
+                system_host_keys=False,
+                alt_host_keys=True,
+                alt_key_file=str(known_hosts),
+                conn_timeout=seconds,
+                auth_timeout=seconds,
+                banner_timeout=seconds,
+                auto_connect=False,
+            )
+            self._netmiko.is_legacy = target.legacy_ssh
+            try:
+                self._netmiko.log_in()
+            except _LOST as error:
+                raise _login_error(self._name, error) from error
+        self._prompt = re.escape(self._netmiko.base_prompt)
+
+    def show(self, command: str, seconds: float) -> str:
+        """Output of one EXEC command.
+
+        Raises:
+            ConfigurationRefused: the router does not know or allow it.
+            DeadlineExceeded, SessionLost: no answer.
+        """
+        output = self._typed(command, rf"{self._prompt}[^\n#>(]*[#>]", seconds)
+        body = output.partition("\n")[2].rpartition("\n")[0]  # without the echo and the prompt
+        if refused := refusal(body[:500]):
+            raise ConfigurationRefused(self._name, f"{command}: {refused}", command)
+        return body
+
+    def configure(self, opening: str, lines: Sequence[str], seconds: float) -> None:
+        """Enter configuration mode with `opening`, type `lines` one by one, leave.
+
+        Raises:
+            ConfigurationRefused: a line was refused; those before it are in force, those behind it were not sent.
+            DeviceBusy: somebody else has the configuration locked.
+            DeadlineExceeded, SessionLost: no answer; some lines may be in force.
+        """
+        until = time.monotonic() + seconds
+        anywhere = rf"{self._prompt}[^\n#>]*#"
+        answer = self._typed(opening, anywhere, seconds)
+        if _LOCKED.search(answer):
+            raise DeviceBusy(self._name, "somebody else has the configuration locked")
+        self._refuse(opening, answer)
+        if not re.search(rf"{self._prompt}[^\n#>]*\(config", answer):
+            raise Garbage(self._name, "did not enter configuration mode")
+        try:
+            for line in lines:
+                self._refuse(line, self._typed(line, anywhere, max(0.1, until - time.monotonic())))
+        except ConfigurationRefused:
+            self._typed("end", anywhere, max(1.0, until - time.monotonic()))
+            raise
+        self._typed("end", anywhere, max(0.1, until - time.monotonic()))
+
+    def cut(self) -> None:
+        """End the session without a word, from whatever thread. Never raises."""
+        netmiko = self._netmiko
+        client = getattr(netmiko, "remote_conn_pre", None)
+        with suppress(*_LOST):
+            if client is not None:
+                client.close()
+
+    def _typed(self, line: str, pattern: str, seconds: float) -> str:
+        try:
+            self._netmiko.write_channel(f"{line}\n")
+            # The prompt that ends the answer comes after the echo of the line.
+            return str(self._netmiko.read_until_pattern(pattern=pattern, read_timeout=seconds))
+        except (ReadTimeout, TimeoutError) as error:
+            raise DeadlineExceeded(self._name, f"no answer in time to: {line}") from error
+        except UnicodeDecodeError as error:
+            raise Garbage(self._name, "its answer is not text") from error
+        except _LOST as error:
+            raise SessionLost(self._name, f"the session broke at: {line}") from error
+
+    def _refuse(self, line: str, answer: str) -> None:
+        if said := refusal(answer):
+            raise ConfigurationRefused(self._name, f"{line}: {said}", line)
+
+
+def _key_options(name: str, credential: Credential) -> dict[str, Any]:
+    if not credential.private_key:
+        return {}
+    for kind in _KEY_CLASSES:
+        with suppress(paramiko.SSHException, ValueError):
+            return {"use_keys": True, "pkey": kind.from_private_key(io.StringIO(credential.private_key))}
+    raise LoginRefused(name, "the private key of the credential cannot be read")
+
+
+def _login_error(name: str, error: BaseException) -> DriverError:
+    """What `log_in` raised; paramiko's exception, which netmiko hides behind its own, tells more."""
+    below = error.__cause__ or error.__context__ or error
+    said = str(below)
+    if isinstance(below, paramiko.BadHostKeyException):
+        presented = str(below.key.fingerprint)
+        return HostKeyMismatch(name, f"presented the host key {presented}, which is not the pinned one", presented)
+    late = isinstance(below, TimeoutError) or isinstance(error, ReadTimeout) or "uthentication timeout" in said
+    busy = isinstance(below, paramiko.SSHException | EOFError | ConnectionResetError)
+    kinds: tuple[tuple[bool, type[DriverError], str], ...] = (
+        ("known_hosts" in said, HostKeyMismatch, "presented a host key that is not the pinned one"),
+        (late, DeadlineExceeded, "no command line in time"),
+        (isinstance(error, NetmikoAuthenticationException), LoginRefused, "refused the credentials"),
+        (
+            isinstance(below, paramiko.ssh_exception.IncompatiblePeer),
+            Unreachable,
+            "no common SSH algorithm (an aged release may need legacy_ssh)",
+        ),
+        (busy, DeviceBusy, "ended the connection before a session: no free line, or SSH is off"),
+        (isinstance(error, NetmikoTimeoutException | OSError), Unreachable, "no TCP connection"),
+    )
+    for applies, kind, detail in kinds:
+        if applies:
+            return kind(name, detail)
+    return SessionLost(name, "the session broke while it began")
