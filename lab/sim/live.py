@@ -164,14 +164,12 @@ def _counters(control: dict[str, int]) -> Counters:
         return sum(control.get(name, 0) for name in names)
 
     return Counters(
-        discoveries=count("discoveries", "relay_discovery"),
-        advertisements=count("advertisements", "relay_advertisement"),
-        requests=count("requests", "request"),
-        queries=count("queries", "membership_query"),
-        updates=count("updates", "membership_update"),
-        invalid_mac=count("invalid_mac", "wrong_mac"),
-        no_gateway=count("no_gateway"),
-        timed_out=count("timed_out", "expired"),
+        discoveries=count("received_relay_discovery"),
+        advertisements=count("sent_relay_advertisement"),
+        requests=count("received_request"),
+        queries=count("sent_membership_query"),
+        updates=count("received_membership_update"),
+        invalid_mac=count("refused_mac", "refused_wrong_mac", "refused_bad_mac"),
     )
 
 
