@@ -45,6 +45,10 @@ class Phase(StrEnum):
     """The device is as before and never was otherwise."""
     UNCERTAIN = "uncertain"
     CANCELLED = "cancelled"
+    READING = "reading"
+    """Jobs that change nothing: plans, drift checks, backups."""
+    DONE = "done"
+    FAILED = "failed"
 
 
 _SETTLED: Final = frozenset({Phase.CONFIRMED, Phase.REVERTED, Phase.REFUSED, Phase.UNCERTAIN})
@@ -52,7 +56,12 @@ _OPEN: Final = frozenset({Phase.PENDING, Phase.VERIFYING, Phase.CONFIRMING, Phas
 
 TRANSITIONS: Final[dict[Phase, frozenset[Phase]]] = {
     Phase.QUEUED: frozenset({Phase.LOCKING, Phase.REFUSED, Phase.CANCELLED}),
-    Phase.LOCKING: frozenset({Phase.QUEUED, Phase.LOADING, Phase.UNCHANGED, Phase.REFUSED, Phase.CANCELLED}),
+    Phase.LOCKING: frozenset(
+        {Phase.QUEUED, Phase.LOADING, Phase.UNCHANGED, Phase.REFUSED, Phase.CANCELLED, Phase.READING}
+    ),
+    Phase.READING: frozenset({Phase.QUEUED, Phase.LOCKING, Phase.DONE, Phase.FAILED, Phase.CANCELLED}),
+    Phase.DONE: frozenset(),
+    Phase.FAILED: frozenset(),
     Phase.LOADING: _OPEN - {Phase.CONFIRMING} | _SETTLED,
     Phase.PENDING: _OPEN - {Phase.CONFIRMING} | _SETTLED,
     Phase.VERIFYING: _OPEN | _SETTLED,
@@ -71,6 +80,7 @@ TRANSITIONS: Final[dict[Phase, frozenset[Phase]]] = {
 PROGRESS: Final[dict[Phase, int]] = {
     Phase.QUEUED: 0,
     Phase.LOCKING: 10,
+    Phase.READING: 30,
     Phase.LOADING: 30,
     Phase.PENDING: 50,
     Phase.VERIFYING: 60,
