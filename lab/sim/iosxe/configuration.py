@@ -282,8 +282,12 @@ def _without_number(text: str) -> str:
 
 
 def _shortest(command: Command) -> int:
-    """Words a `no` form needs at least."""
-    return command.key or 1 if command.kind is not Kind.MULTI else 2
+    """Words a `no` form needs at least; without a key, enough to name one thing and not all of a family."""
+    if command.kind is not Kind.MULTI:
+        return command.key or 1
+    if command.pattern.startswith("<int"):
+        return 1
+    return 3 if command.pattern.startswith("ip ") else 2
 
 
 def _key(command: Command, words: tuple[str, ...]) -> str:

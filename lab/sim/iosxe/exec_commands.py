@@ -84,7 +84,8 @@ def _replace(session: Session, words: tuple[str, ...]) -> Reply | str:
     question = (
         "This will apply all necessary additions and deletions\n"
         "to replace the current running configuration with the\n"
-        "contents of the specified configuration file, which is\nassumed to be a complete configuration, not a partial\n"
+        "contents of the specified configuration file, which is\n"
+        "assumed to be a complete configuration, not a partial\n"
         "configuration. Enter Y if you are sure you want to proceed. ? [no]: "
     )
     return session.ask(question, lambda typed: obey() if typed.strip().lower() in {"y", "yes"} else "\n")

@@ -68,7 +68,8 @@ def _route(seen: View, now: float, channel: SimChannel, served: list[SimTunnel])
         f"<vrf>{_VRF}</vrf>"
         f"<af>mroute-af-ipv4</af><ingress-if>{incoming}<mfib-if-flags>mfib-intf-accept</mfib-if-flags>"
         f"<mfib-next-hop-type>mfib-nh-type-invalid</mfib-next-hop-type></ingress-if>{egress}{neighbor}"
-        f"<mroute-uptime>{_moment(now - channel.uptime_seconds)}</mroute-uptime><mroute-mode>mroute-sparse</mroute-mode>"
+        f"<mroute-uptime>{_moment(now - channel.uptime_seconds)}</mroute-uptime>"
+        "<mroute-mode>mroute-sparse</mroute-mode>"
         "<mroute-flags>mroute-ssm mroute-spt mroute-received-source-specific-host-report</mroute-flags>"
         f"<hw-packet-count>{channel.packets}</hw-packet-count><hw-packets-per-second>{rate}</hw-packets-per-second>"
         f"<hw-average-packet-size>{size}</hw-average-packet-size>"
@@ -102,6 +103,7 @@ def _tunnel(seen: View, one: Interface) -> str:
     address = f"<intf-ipv4>{one.address.ip}</intf-ipv4>" if one.address else ""
     up = relay is not None and relay.up
     packets = sum(tunnel.packets for tunnel in seen.tunnels) if up else 0
+    rate = sum(1000 * len(tunnel.channels) for tunnel in seen.tunnels) if up else 0
     octets = sum(tunnel.bytes for tunnel in seen.tunnels) if up else 0
     below = f"<src-if>{escape(source)}</src-if>" if source and not source[0].isdecimal() else ""
     if relay is not None and relay.source:
@@ -113,7 +115,7 @@ def _tunnel(seen: View, one: Interface) -> str:
         "<stats><in-octets>0</in-octets>"
         f"<in-discards>0</in-discards><in-errors>0</in-errors><out-octets>{octets}</out-octets>"
         f"<out-multicast-pkts>{packets}</out-multicast-pkts><out-discards>0</out-discards><out-errors>0</out-errors>"
-        f"<tx-pps>{sum(1000 * len(tunnel.channels) for tunnel in seen.tunnels) if up else 0}</tx-pps></stats></tunnel-if>"
+        f"<tx-pps>{rate}</tx-pps></stats></tunnel-if>"
     )
 
 
