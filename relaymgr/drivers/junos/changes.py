@@ -53,6 +53,7 @@ class ChangeProcedure:
     def __init__(self, device: str, session: ConfigurationSession) -> None:
         self._device = device
         self._session = session
+        self._edited = False
 
     async def plan(self, desired: OwnedConfiguration) -> DevicePlan:
         """What `desired` would change; loads it, asks for the difference, discards it."""
@@ -85,7 +86,7 @@ class ChangeProcedure:
                 return
             await self._try_out(document, committed, change.desired)
             await self._session.check()
-            await self._session.commit(_comment(change), change.confirm_minutes)
+            await self._commit(_comment(change), change.confirm_minutes)
 
     async def confirm(self, change: Change) -> None:
         """Make the pending change permanent."""
@@ -93,15 +94,16 @@ class ChangeProcedure:
         async with self._candidate():
             # Again, now that nobody else can commit: between the look and the lock the timer may have rolled back.
             await self._refuse_unless_ours(change)
-            await self._session.commit(f"{change.mark} confirmed")
+            await self._commit(f"{change.mark} confirmed")
 
     async def revert(self, change: Change) -> None:
         """Commit what was before, which also ends the window."""
         await self._refuse_unless_ours(change)
         async with self._candidate():
             await self._refuse_unless_ours(change)
+            self._edited = True
             await self._session.load_rollback(1)
-            await self._session.commit(f"{change.mark} reverted")
+            await self._commit(f"{change.mark} reverted")
 
     async def history(self) -> tuple[commit_history.CommitEntry | None, Confirmation]:
         """The newest commit and whether it waits."""
@@ -141,11 +143,13 @@ class ChangeProcedure:
             await self._quietly(self._session.load_rollback(0))
             await self._quietly(self._session.unlock())
             raise
-        await self._give_back()
-
-    async def _give_back(self) -> None:
-        await self._session.load_rollback(0)
+        if self._edited:
+            await self._session.load_rollback(0)
         await self._session.unlock()
+
+    async def _commit(self, comment: str, confirm_minutes: int | None = None) -> None:
+        await self._session.commit(comment, confirm_minutes)
+        self._edited = False
 
     async def _quietly(self, call: Awaitable[None]) -> None:
         with suppress(DriverError):
@@ -157,6 +161,7 @@ class ChangeProcedure:
 
     async def _try_out(self, document: str, committed: etree._Element, desired: OwnedConfiguration) -> str:
         """Load into the candidate and make sure that it does what is wanted and nothing else. The device's diff."""
+        self._edited = True
         await self._session.load(document)
         diff = await self._session.diff()
         candidate = whole(self._device, await self._session.query(CANDIDATE))

@@ -36,6 +36,10 @@ for _name in ("ncclient", "paramiko"):
     logging.getLogger(_name).setLevel(logging.CRITICAL)
 
 
+class PinnedDevice(Device):  # type: ignore[misc]
+    """PyEZ ignores `ssh_config`, and so the pinned key, for a socket given to a class of the very name Device."""
+
+
 class PyezSession:
     """`ConfigurationSession` through PyEZ."""
 
@@ -192,7 +196,7 @@ class PyezSession:
 
 
 def _open(options: dict[str, Any]) -> Any:  # noqa: ANN401
-    device = Device(**options)
+    device = PinnedDevice(**options)
     device.open()
     return device
 

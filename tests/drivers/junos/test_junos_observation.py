@@ -88,8 +88,8 @@ def test_what_does_not_run_is_told_from_garbage(read):
     [
         "<amt-tunnel/>",
         "<amt-tunnel><amt-tunnel-gateway-address>nonsense</amt-tunnel-gateway-address></amt-tunnel>",
-        "<amt-tunnel><amt-tunnel-gateway-address>192.0.2.1</amt-tunnel-gateway-address>"
-        "<amt-tunnel-gateway-port>-1</amt-tunnel-gateway-port></amt-tunnel>",
+        "<amt-tunnel><amt-tunnel-gateway-port>5</amt-tunnel-gateway-port></amt-tunnel>",
+        "<amt-tunnel><amt-tunnel-gateway-address>192.0.2.1</amt-tunnel-gateway-address></amt-tunnel>",
     ],
 )
 def test_a_tunnel_without_identity_is_unreadable(inside):
