@@ -16,9 +16,9 @@ Network = IPv4Network | IPv6Network
 
 @dataclass(frozen=True, slots=True)
 class Duplicate:
-    """A prefix more than one AD claims."""
+    """A prefix that more than one AD claims."""
 
-    prefix: Network
+    network: Network
     winner: str
     losers: tuple[str, ...]
 
@@ -51,7 +51,7 @@ class AdMatcher:
             claims.setdefault(network, set()).add(ad_id)
         self.duplicates: tuple[Duplicate, ...] = tuple(
             Duplicate(network, min(ads), tuple(sorted(ads)[1:]))
-            for network, ads in sorted(claims.items(), key=lambda item: (item[0].version, int(item[0].network_address)))
+            for network, ads in sorted(claims.items(), key=lambda item: (item[0].version, *_place(item[0])))
             if len(ads) > 1
         )
         owned = {network: min(ads) for network, ads in claims.items()}
@@ -85,10 +85,15 @@ def _ranges(prefixes: Iterable[tuple[Network, str]]) -> _Ranges:
             last, _ = enclosing.pop()
             begin(last + 1, enclosing[-1][1] if enclosing else None)
 
-    for network, owner in sorted(prefixes, key=lambda item: (int(item[0].network_address), item[0].prefixlen)):
+    for network, owner in sorted(prefixes, key=lambda item: _place(item[0])):
         first, last = int(network.network_address), int(network.broadcast_address)
         leave_until(first)
         begin(first, owner)
         enclosing.append((last, owner))
     leave_until(1 << 128)
     return _Ranges(starts, owners)
+
+
+def _place(network: Network) -> tuple[int, int]:
+    """Sorts enclosing prefixes before enclosed ones."""
+    return int(network.network_address), network.prefixlen

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
-import math
 import re
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,7 +22,7 @@ from sqlalchemy import ColumnElement, Select, and_, or_, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from relaymgr.store.tables import Table
+from relaymgr.store.tables import Table, UtcDateTime
 
 Row = TypeVar("Row", bound=Table)
 Column = InstrumentedAttribute[Any]
@@ -199,19 +200,20 @@ class _Order:
 
 def _fit(column: Column, value: Any) -> Any:  # noqa: ANN401 - whatever JSON held
     """The value as one of the column's type."""
-    wanted = column.property.columns[0].type.python_type
+    kind = column.property.columns[0].type
+    wanted = datetime if isinstance(kind, UtcDateTime) else kind.python_type
+    fits = type(value) is wanted
     if wanted is datetime and isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):
             moment = datetime.fromisoformat(value)
-        except ValueError:
-            raise CursorInvalid("the cursor is none of ours") from None
-        if moment.tzinfo is not None and 1 < moment.year < 9999:
-            return moment
-    elif wanted is float and type(value) in {int, float} and math.isfinite(value):
+            if moment.tzinfo is not None and 1 < moment.year < 9999:
+                return moment
+    elif wanted is float and type(value) in {int, float} and abs(value) <= sys.float_info.max:
         return float(value)
-    elif type(value) is wanted:
-        if wanted is str and "\0" not in value and not _SURROGATE.search(value):
-            return value
-        if wanted is bool or (wanted is int and value in _INTEGERS):
-            return value
+    elif (
+        (wanted is str and fits and "\0" not in value and not _SURROGATE.search(value))
+        or (wanted is bool and fits)
+        or (wanted is int and fits and value in _INTEGERS)
+    ):
+        return value
     raise CursorInvalid("the cursor is none of ours")

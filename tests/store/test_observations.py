@@ -123,9 +123,8 @@ async def test_a_missing_part_keeps_what_was_known_and_says_why(database):
         tunnel("203.0.113.1"), channels=[channel("232.1.1.1", None)], statistics=Statistics(active_tunnels=1)
     )
     await replace(database, relay, known)
-    await replace(
-        database, relay, observed(missing={"tunnels": "the reply was cut short", "statistics": "not asked"}), 30
-    )
+    missing = {"tunnels": "the reply was cut short", "statistics": "not asked"}
+    await replace(database, relay, observed(missing=missing), 30)
     assert len(await rows(database, TunnelRow)) == 1
     assert await rows(database, ChannelRow) == []
     [row] = await rows(database, Relay)
