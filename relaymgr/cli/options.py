@@ -15,7 +15,7 @@ from relaymgr.cli.target import Connection, Target, find_target
 Parameters = ParamSpec("Parameters")
 Command = TypeVar("Command", bound=Callable[..., object])
 
-HELP: Final = {"help_option_names": ["-h", "--help"]}
+HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 as_json: Final = click.option("--json", "as_json", is_flag=True, help="For programs: the document of the REST API.")
 yes: Final = click.option("--yes", "-y", is_flag=True, help="Do not ask.")
 _EXISTING: Final = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -17,7 +17,8 @@ PATIENCE_SECONDS: Final = 300.0
 """A manager that restarts is waited for so long."""
 _FIRST_PAUSE: Final = 0.2
 _LONGEST_PAUSE: Final = 5.0
-_TRY_AGAIN_STATUS: Final = frozenset({429, 502, 503, 504})
+TRY_AGAIN_STATUS: Final = frozenset({429, 502, 503, 504})
+"""What a proxy or a starting manager answers; trying again helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,25 +69,25 @@ def follow(
     """Events of a stream, each once, over as many connections as it takes. Ends only by its reader.
 
     Yields None each time the stream ended or broke, before connecting again, so that the reader can ask whether there
-    is anything left to wait for. Raises Unreachable when nothing came for `patience` seconds of trying, Refused when
-    the manager refuses.
+    is anything left to wait for. Raises Unreachable when no connection could be had for `patience` seconds, Refused
+    when the manager refuses.
     """
-    pause, alive = _FIRST_PAUSE, time.monotonic()
+    pause = _FIRST_PAUSE
+    broken_at: float | None = None
     while True:
         try:
             with manager.stream(path, last_event_id, **parameters) as lines:
-                alive = time.monotonic()
+                broken_at = None
                 for event in parse(lines, last_event_id):
-                    pause, alive, last_event_id = _FIRST_PAUSE, time.monotonic(), event.id
+                    pause, last_event_id = _FIRST_PAUSE, event.id
                     yield event
-        except httpx.TransportError as error:
-            if time.monotonic() - alive > patience:
+        except (httpx.TransportError, Refused) as error:
+            if isinstance(error, Refused) and error.status not in TRY_AGAIN_STATUS:
+                raise
+            broken_at = time.monotonic() if broken_at is None else broken_at
+            if time.monotonic() - broken_at > patience:
                 reason = str(error) or type(error).__name__
                 raise Unreachable(f"the manager at {manager.target.url} stopped answering: {reason}") from None
-            on_break()
-        except Refused as refused:
-            if refused.status not in _TRY_AGAIN_STATUS or time.monotonic() - alive > patience:
-                raise
             on_break()
         yield None
         time.sleep(pause)
