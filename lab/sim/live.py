@@ -169,7 +169,8 @@ def _counters(control: dict[str, int]) -> Counters:
         requests=count("received_request"),
         queries=count("sent_membership_query"),
         updates=count("received_membership_update"),
-        invalid_mac=count("refused_mac", "refused_wrong_mac", "refused_bad_mac"),
+        invalid_mac=count("refused_bad_mac"),
+        no_gateway=count("refused_unknown_tunnel"),
     )
 
 

@@ -76,7 +76,13 @@ class SshListener:
         connections: those open.
     """
 
-    def __init__(self, options: SimOptions, faults: FaultSwitch, key: asyncssh.SSHKey) -> None:
+    def __init__(
+        self,
+        options: SimOptions,
+        faults: FaultSwitch,
+        key: asyncssh.SSHKey,
+        other_key: asyncssh.SSHKey | None = None,
+    ) -> None:
         self.options = options
         self.faults = faults
         self.host = options.listen_host
@@ -84,7 +90,7 @@ class SshListener:
         self.connections: set[asyncssh.SSHServerConnection] = set()
         self.key = key
         self._first_key = key
-        self._other_key: asyncssh.SSHKey | None = None
+        self._other_key = other_key
         self._acceptor: asyncssh.SSHAcceptor | None = None
         if "change-host-key" in faults:
             self._choose_key()
@@ -146,6 +152,7 @@ async def listening(
     *,
     port: int | None = None,
     encoding: str | None = None,
+    other_key: asyncssh.SSHKey | None = None,
 ) -> AsyncIterator[SshListener]:
     """Serve SSH sessions (shell, exec, subsystem alike) with `serve` until the context ends.
 
@@ -156,8 +163,9 @@ async def listening(
         serve: called with each session; `process.subsystem` and `process.command` tell what was asked for.
         port: None takes that of the options.
         encoding: None gives bytes.
+        other_key: what change-host-key serves, for a router with several ports; None: made when needed.
     """
-    listener = SshListener(options, faults, key)
+    listener = SshListener(options, faults, key, other_key)
     await listener.open(options.listen_port if port is None else port, serve, encoding)
     try:
         yield listener

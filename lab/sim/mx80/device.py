@@ -26,6 +26,15 @@ from lab.sim.population import Population
 from lab.sim.wire_log import WireLog
 
 VERSION: Final = "18.4R3.3"
+_RELAY: Final = """\
+set chassis fpc 0 pic 0 tunnel-services bandwidth 1g
+set interfaces lo0 unit 0 family inet address 198.18.0.1/32
+set protocols amt relay family inet anycast-prefix 198.18.0.0/24
+set protocols amt relay family inet local-address 192.0.2.80
+set protocols amt relay tunnel-limit 1000
+set protocols amt relay tunnel-devices ud-0/0/0
+set protocols igmp amt relay defaults version 3
+"""
 Handler = Callable[["Mx80", NetconfSession, Any], "bytes | Awaitable[bytes]"]
 
 
@@ -40,6 +49,9 @@ def first_configuration(options: SimOptions) -> etree._Element:
     if tree.find("system/host-name") is None or options.hostname is not None:
         name, _ = parse_text(f"system {{ host-name {options.hostname or 'mx80'}; }}", root())
         merge(tree, name, root())
+    if options.configured:
+        refused = load_commands(tree, _RELAY).errors
+        assert not refused, refused
     return tree
 
 
@@ -259,8 +271,10 @@ def load_commands(tree: etree._Element, commands: str) -> Loaded:
     for line in commands.splitlines():
         delta, problems = parse_command(line, root())
         loaded.problems += problems
-        if delta is not None and not problems:
-            loaded.problems += merge(tree, delta, root()).problems
+        if delta is None or problems:
+            continue
+        wrong = merge(etree.Element("configuration"), delta, root()).errors
+        loaded.problems += wrong or merge(tree, delta, root()).problems  # a wrong command leaves no trace
     return loaded
 
 
