@@ -5,7 +5,7 @@ Names of elements are Juniper's YANG (junos-rpc of 23.1); the words of states ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
@@ -13,7 +13,7 @@ from lxml import etree
 
 from relaymgr.domain.observed import Channel, PimNeighbor, Statistics, Tunnel, TunnelState
 from relaymgr.drivers.junos.durations import seconds
-from relaymgr.drivers.netconf.documents import child_text, children, descendants, find
+from relaymgr.drivers.netconf.documents import child_text, children, descendants, find, texts
 
 Address = IPv4Address | IPv6Address
 
@@ -54,6 +54,10 @@ _ERRORS = {
 }
 
 
+_DIGITS = 20
+"""Of the largest 64-bit counter; what is longer is no counter."""
+
+
 class NotRunning(Exception):
     """The device answers that what was asked for does not run; `str()` is the device's word."""
 
@@ -78,33 +82,39 @@ def tunnels(reply: etree._Element) -> tuple[Tunnel, ...]:
 
 
 def _tunnel(entry: etree._Element) -> Tunnel:
-    address, port = _address(entry, "amt-tunnel-gateway-address"), _number(entry, "amt-tunnel-gateway-port")
+    told = texts(entry)
+    address, port = _address(told, "amt-tunnel-gateway-address"), _number(told, "amt-tunnel-gateway-port")
     if address is None or port is None:
         raise Unreadable("a tunnel has no gateway address and port")
-    word = child_text(entry, "amt-tunnel-state")
-    listed = sum(1 for _ in children(entry, "mgm-group"))
-    channels = _number(entry, "amt-tunnel-multicast-groups")
+    word = told.get("amt-tunnel-state")
+    channels = _number(told, "amt-tunnel-multicast-groups")
+    if channels is None:
+        channels = sum(1 for _ in children(entry, "mgm-group")) or None
+    counted = find(entry, "amt-tunnel-message-count")
+    messages = texts(counted) if counted is not None else {}
     return Tunnel(
         gateway_address=address,
         gateway_port=port,
         state=_STATES.get(word.lower(), TunnelState.UNKNOWN) if word else TunnelState.UNKNOWN,
         vendor_state=word,
-        interface=child_text(entry, "amt-tunnel-interface"),
-        inactivity_timeout_seconds=seconds(child_text(entry, "amt-inactivity-timeout")),
-        channels=channels if channels is not None else (listed or None),
-        requests=_number(entry, "amt-tunnel-message-count", "amt-request-message"),
-        updates=_number(entry, "amt-tunnel-message-count", "amt-membership-update-message"),
+        interface=told.get("amt-tunnel-interface"),
+        inactivity_timeout_seconds=seconds(told.get("amt-inactivity-timeout")),
+        channels=channels,
+        requests=_number(messages, "amt-request-message"),
+        updates=_number(messages, "amt-membership-update-message"),
     )
 
 
 def tunnel_channels(reply: etree._Element) -> dict[tuple[Address, Address | None], list[tuple[Address, int]]]:
     """(group, source) -> gateways, from a reply to TUNNELS with detail."""
     found: dict[tuple[Address, Address | None], list[tuple[Address, int]]] = {}
-    for entry in descendants(reply, "amt-tunnel"):
-        gateway, port = _address(entry, "amt-tunnel-gateway-address"), _number(entry, "amt-tunnel-gateway-port")
+    for entry in children(_root(reply, "amt-tunnel-information"), "amt-tunnel"):
+        told = texts(entry)
+        gateway, port = _address(told, "amt-tunnel-gateway-address"), _number(told, "amt-tunnel-gateway-port")
         if gateway is None or port is None:
             continue
-        for joined in children(entry, "mgm-group"):
+        for membership in children(entry, "mgm-group"):
+            joined = texts(membership)
             group = _address(joined, "multicast-group-address")
             if group is not None:
                 found.setdefault((group, _source(joined)), []).append((gateway, port))
@@ -127,7 +137,8 @@ def _routes(root: etree._Element) -> Iterator[etree._Element]:
 def _channel(
     entry: etree._Element, joined: dict[tuple[Address, Address | None], list[tuple[Address, int]]] | None
 ) -> Channel:
-    group, source = _address(entry, "multicast-group-address"), _source(entry)
+    told = texts(entry)
+    group, source = _address(told, "multicast-group-address"), _source(told)
     if group is None:
         raise Unreadable("a multicast route has no group address")
     listed = children(entry, "downstream-interface-names")
@@ -140,20 +151,20 @@ def _channel(
     return Channel(
         group=group,
         source=source,
-        upstream_interface=child_text(entry, "upstream-interface-name"),
+        upstream_interface=told.get("upstream-interface-name"),
         downstream_interfaces=tuple(names),
         gateways=gateways,
-        packets=_number(entry, "forwarded-packet-count") if counted else None,
-        packets_per_second=_decimal(entry, "forwarding-rate-packets") if counted else None,
-        kilobits_per_second=_kilobits(entry) if counted else None,
-        state=child_text(entry, "multicast-route-state"),
-        uptime_seconds=seconds(child_text(entry, "multicast-route-uptime")),
+        packets=_number(told, "forwarded-packet-count") if counted else None,
+        packets_per_second=_decimal(told, "forwarding-rate-packets") if counted else None,
+        kilobits_per_second=_kilobits(told) if counted else None,
+        state=told.get("multicast-route-state"),
+        uptime_seconds=seconds(told.get("multicast-route-uptime")),
     )
 
 
-def _kilobits(entry: etree._Element) -> float | None:
+def _kilobits(told: Mapping[str, str]) -> float | None:
     """The device counts kilobytes (its CLI prints kBps); the model wants kilobits."""
-    found = _decimal(entry, "forwarding-rate-kilobytes")
+    found = _decimal(told, "forwarding-rate-kilobytes")
     return None if found is None else found * 8
 
 
@@ -163,18 +174,19 @@ def neighbors(reply: etree._Element) -> tuple[PimNeighbor, ...]:
     for interface in children(_root(reply, "pim-neighbors-information"), "pim-interface"):
         name = child_text(interface, "pim-interface-name")
         for entry in children(interface, "pim-neighbor"):
-            address = _address(entry, "pim-neighbor-address")
-            on = child_text(entry, "pim-interface-name") or name
+            told = texts(entry)
+            address = _address(told, "pim-neighbor-address")
+            on = told.get("pim-interface-name") or name
             if address is None or on is None:
                 raise Unreadable("a PIM neighbour has no address or interface")
             found.append(
                 PimNeighbor(
                     address=address,
                     interface=on,
-                    uptime_seconds=seconds(child_text(entry, "pim-neighbor-uptime")),
-                    hold_time_seconds=_number(entry, "hello-holdtime"),
-                    priority=_number(entry, "hello-dr-priority"),
-                    version=_number(entry, "protocol-version"),
+                    uptime_seconds=seconds(told.get("pim-neighbor-uptime")),
+                    hold_time_seconds=_number(told, "hello-holdtime"),
+                    priority=_number(told, "hello-dr-priority"),
+                    version=_number(told, "protocol-version"),
                 )
             )
     return tuple(found)
@@ -182,7 +194,7 @@ def neighbors(reply: etree._Element) -> tuple[PimNeighbor, ...]:
 
 def statistics(summary: etree._Element, counted: etree._Element) -> Statistics:
     """From replies to SUMMARY and STATISTICS. Raises NotRunning, Unreadable."""
-    gauges = _root(summary, "amt-summary")
+    gauges = texts(_root(summary, "amt-summary"))
     counters, errors = _counted(_root(counted, "amt-instance-statistics"))
     return Statistics(
         active_tunnels=_number(gauges, "amt-active-tunnels"),
@@ -200,7 +212,7 @@ def _counted(root: etree._Element) -> tuple[dict[str, int], dict[str, int]]:
     for element in children(root):
         name = etree.QName(element).localname
         text = (element.text or "").strip()
-        if not text.isdigit():
+        if not text.isdigit() or len(text) > _DIGITS:
             continue
         if name in _COUNTERS:
             counters[_COUNTERS[name]] = int(text)
@@ -211,8 +223,8 @@ def _counted(root: etree._Element) -> tuple[dict[str, int], dict[str, int]]:
     return counters, errors
 
 
-def _address(element: etree._Element, name: str) -> Address | None:
-    text = child_text(element, name)
+def _address(told: Mapping[str, str], name: str) -> Address | None:
+    text = told.get(name)
     if text is None:
         return None
     try:
@@ -221,22 +233,22 @@ def _address(element: etree._Element, name: str) -> Address | None:
         raise Unreadable(f"{name} is no address") from error
 
 
-def _source(element: etree._Element) -> Address | None:
+def _source(told: Mapping[str, str]) -> Address | None:
     """The source; None for (*,G), which devices write as `*`, 0.0.0.0 or not at all."""
-    text = child_text(element, "multicast-source-address")
+    text = told.get("multicast-source-address")
     if text is None or text.startswith("*"):
         return None
-    found = _address(element, "multicast-source-address")
+    found = _address(told, "multicast-source-address")
     return None if found is None or found.is_unspecified else found
 
 
-def _number(element: etree._Element, *path: str) -> int | None:
-    text = child_text(element, *path)
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+def _number(told: Mapping[str, str], name: str) -> int | None:
+    text = told.get(name)
+    return int(text) if text is not None and text.isascii() and text.isdigit() and len(text) <= _DIGITS else None
 
 
-def _decimal(element: etree._Element, name: str) -> float | None:
-    text = child_text(element, name)
+def _decimal(told: Mapping[str, str], name: str) -> float | None:
+    text = told.get(name)
     found = None
     with suppress(ValueError):
         found = float(text) if text is not None else None

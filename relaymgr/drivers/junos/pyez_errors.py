@@ -79,6 +79,12 @@ def operation_error(device: str, doing: str, error: BaseException) -> DriverErro
     return found
 
 
+def only_warnings(error: BaseException) -> bool:
+    """Whether an RPC is reported as failed for warnings alone, as PyEZ does: it was done."""
+    errors = error.errs if isinstance(error, pyez.RpcError) and isinstance(error.errs, list) else []
+    return bool(errors) and all((told.get("severity") or "").strip() == "warning" for told in errors)
+
+
 def _refused(device: str, error: pyez.RpcError) -> DriverError:
     told = error.rpc_error or {}
     if not told and not error.message:

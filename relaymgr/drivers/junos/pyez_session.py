@@ -20,7 +20,7 @@ from lxml import etree
 
 from relaymgr.drivers import ssh
 from relaymgr.drivers.errors import DeadlineExceeded, DriverError, SessionLost, Unreachable
-from relaymgr.drivers.junos.pyez_errors import connect_error, operation_error
+from relaymgr.drivers.junos.pyez_errors import connect_error, only_warnings, operation_error
 from relaymgr.drivers.protocol import Credential, DeviceTarget, DriverContext
 
 DEFAULT_PORT = 830
@@ -88,7 +88,7 @@ class PyezSession:
 
     async def load(self, document: str) -> None:
         """Load XML."""
-        await self._call("load", document, format="xml")
+        await self._call("load", document, format="xml", ignore_warning=True)
 
     async def load_rollback(self, number: int) -> None:
         """Load a committed configuration."""
@@ -126,12 +126,14 @@ class PyezSession:
         call = functools.partial(getattr(self._config, method), *arguments, **options)
         return await self._run(call, seconds, method.replace("_", " "))
 
-    async def _run(self, call: Callable[[], Result], seconds: float | None, doing: str) -> Result:
+    async def _run(self, call: Callable[[], Result], seconds: float | None, doing: str) -> Result | None:
         try:
             return await self._blocking(call, seconds or self._target.deadlines.rpc, f"doing {doing}")
         except DriverError:
             raise
         except Exception as error:
+            if only_warnings(error):
+                return None
             raised = operation_error(self._target.name, doing, error)
             if isinstance(raised, (DeadlineExceeded, SessionLost)):
                 self._hang_up()

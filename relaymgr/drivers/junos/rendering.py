@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from ipaddress import IPv4Address, IPv6Address
+
 from lxml import etree
 
 from relaymgr.domain.configuration import OwnedConfiguration
@@ -21,6 +23,7 @@ from relaymgr.drivers.junos.capabilities import check
 from relaymgr.drivers.junos.trees import canonical_text, cleaned, merge
 from relaymgr.drivers.netconf.documents import parse
 
+_LOOPBACK = "interfaces/interface[lo0]"
 _SMALLEST_BURST = 15_000
 """Octets: ten full frames, below which a policer drops what its rate allows."""
 
@@ -105,23 +108,22 @@ def _igmp(section: _Section, intent: RelayIntent, extras: JunosExtras) -> None:
 
 def _loopbacks(section: _Section, family: RelayFamily, extras: JunosExtras, *, drained: bool) -> None:
     local, anycast = extras.local_unit, extras.anycast_unit
-    section.own(
-        f"interfaces/interface[lo0]/unit[{local}]/family/inet/address[{family.local_address}/32]",
-        f"interfaces/interface[lo0]/unit[{anycast}]",
-    )
-    section.add(
-        "loopbacks",
-        drained=drained,
-        local_unit=local,
-        local_address=family.local_address,
-        anycast_unit=anycast,
-        anycast_address=family.discovery_address,
-    )
+    section.own(_address(local, family.local_address))
+    section.add("loopback", unit=local, address=family.local_address, description=None)
+    # A unit of its own is owned as a whole; on a shared one only the address is, and the rest is the operator's.
+    section.own(_address(anycast, family.discovery_address) if anycast == local else f"{_LOOPBACK}/unit[{anycast}]")
+    if not drained:
+        description = None if anycast == local else "AMT anycast address (RFC 7450)"
+        section.add("loopback", unit=anycast, address=family.discovery_address, description=description)
     if extras.routing_instance is not None:
         # Unit 0 is the main instance's, wherever it shall be; the others go where the relay is.
         section.own(*(f"interface[lo0.{unit}]" for unit in (local, anycast) if unit), in_instance=True)
         units = [unit for unit in (local, anycast) if unit and not (drained and unit == anycast)]
         section.add("instance", in_instance=True, units=units)
+
+
+def _address(unit: int, address: IPv4Address | IPv6Address) -> str:
+    return f"{_LOOPBACK}/unit[{unit}]/family/inet/address[{address}/32]"
 
 
 def _forwarding(section: _Section, intent: RelayIntent) -> None:

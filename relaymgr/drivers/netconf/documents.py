@@ -67,6 +67,16 @@ def child_text(element: etree._Element, *path: str) -> str | None:
     return text.strip() or None if text else None
 
 
+def texts(element: etree._Element) -> dict[str, str]:
+    """Local name -> text of every child that has one, in one pass; the first of equal names."""
+    found: dict[str, str] = {}
+    for child in element:
+        text = child.text
+        if text is not None and (text := text.strip()) and isinstance(tag := child.tag, str):
+            found.setdefault(tag.rpartition("}")[2], text)
+    return found
+
+
 def descendants(element: etree._Element, name: str) -> Iterator[etree._Element]:
     """All elements of local name `name` below or at `element`."""
     for found in element.iter():
