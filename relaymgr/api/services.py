@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import httpx
 from prometheus_client import CollectorRegistry
 
 from relaymgr.api.capabilities import refuse_impossible
@@ -15,7 +16,7 @@ from relaymgr.drivers.protocol import DeviceTarget
 from relaymgr.settings import Settings
 from relaymgr.store.database import Database
 from relaymgr.store.envelope import Sealer
-from relaymgr.store.tables import Job, Plan, Rollout
+from relaymgr.store.tables import Job, JobEvent, Plan, Rollout
 
 
 class Planning(Protocol):
@@ -50,6 +51,9 @@ class JobSubmission(Protocol):
     async def cancel(self, job_id: str, actor: str) -> Job:
         """Ask a job to end as soon as that leaves nothing half done."""
 
+    def follow(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
+        """The log of a job from after event `after` on, as it grows; ends with the job."""
+
 
 class RolloutControl(Protocol):
     """Rollouts: many relays in waves."""
@@ -80,7 +84,7 @@ class RolloutControl(Protocol):
 
 
 class DriftControl(Protocol):
-    """Checking and accepting drift, and asking for a backup."""
+    """What the API uses of `relaymgr.jobs.drift.DriftChecker`."""
 
     async def accept(self, relay_id: str, actor: str) -> None:
         """Take what the device has in its owned sections as what is expected from now on."""
@@ -135,6 +139,8 @@ class Services:
     drift: DriftControl
     access: DeviceSessions
     scan_host_key: HostKeyScan
+    http_transport: httpx.AsyncBaseTransport | None = None
+    """How the identity provider is reached; httpx's own when None."""
     check_intent: IntentCheck = refuse_impossible
     metrics: CollectorRegistry = field(default_factory=CollectorRegistry)
     """What /metrics shows; pollers and jobs may register collectors of their own."""

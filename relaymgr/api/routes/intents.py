@@ -96,7 +96,7 @@ REVISIONS = Resource(
     "/api/v1/relays/{relay_id}/intent/revisions",
     operation_id="list_intent_revisions",
     dependencies=[VIEWER],
-    responses={200: {"model": IntentRevisionPage}} | responses("not_found"),
+    responses=responses("not_found") | {200: {"model": IntentRevisionPage}},
 )
 async def list_intent_revisions(
     request: Request, services: ServicesOf, caller: Caller, relay_id: PathId, query: Annotated[PageQuery, Query()]

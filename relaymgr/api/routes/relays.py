@@ -10,7 +10,7 @@ from pydantic import Field
 from sqlalchemy import func, select
 
 from relaymgr.api import bulk, enrolment
-from relaymgr.api.editing import fetch, fetch_own, picture, remove
+from relaymgr.api.editing import fetch, fetch_own, remove
 from relaymgr.api.etags import IfMatch, etag, require_match
 from relaymgr.api.listings import CSV_ANSWER, Resource, TableQuery, equal, json_response
 from relaymgr.api.parameters import PathId
@@ -198,6 +198,3 @@ async def delete_relay(services: ServicesOf, caller: Caller, relay_id: PathId, i
             raise Refused("in_use", f"a job of {row.name} has not ended")
         await remove(session, services, caller, row, "relay", if_match, Relay)
     services.access.forget(relay_id)
-
-
-__all__ = ["RELAYS", "picture", "router"]
