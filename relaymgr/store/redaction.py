@@ -11,7 +11,7 @@ from typing import Any
 REDACTED = "[redacted]"
 
 _SECRET_KEY = re.compile(
-    r"pass(word|wd|phrase|code)?s?$|secret|token|private[-_ ]?key|api[-_ ]?key|authori[sz]ation|cookie|credential$"
+    r"pass(word|wd|phrase|code)|^pass$|secret|token|private[-_ ]?key|api[-_ ]?key|authori[sz]ation|cookie|credential$"
     r"|^(sealed|community|psk|pre[-_ ]?shared[-_ ]?key|bearer|sha256)$",
     re.IGNORECASE,
 )

@@ -34,7 +34,7 @@ async def hash_password(password: str) -> str:
     """
     if not SHORTEST_PASSWORD <= len(password) <= LONGEST_PASSWORD:
         raise PasswordUnusable(f"a password has {SHORTEST_PASSWORD} to {LONGEST_PASSWORD} characters")
-    return await asyncio.to_thread(_hasher.hash, password.encode("utf-8", "surrogatepass"))
+    return await asyncio.to_thread(_hasher.hash, _octets(password))
 
 
 async def create(
@@ -77,7 +77,7 @@ async def authenticate(database: Database, name: str, password: str, now: dateti
         return None
     values: dict[str, object] = {"last_login_at": now}
     if _hasher.check_needs_rehash(kept):
-        values["password_hash"] = await asyncio.to_thread(_hasher.hash, password)
+        values["password_hash"] = await asyncio.to_thread(_hasher.hash, _octets(password))
     async with database.begin() as session:
         # Only if the password is still the one that was checked.
         await session.execute(update(User).where(User.id == user.id, User.password_hash == kept).values(**values))
@@ -115,6 +115,11 @@ def _verify(kept: str, password: str) -> bool:
     if len(password) > LONGEST_PASSWORD:
         return False
     try:
-        return _hasher.verify(kept, password.encode("utf-8", "surrogatepass"))
+        return _hasher.verify(kept, _octets(password))
     except (VerificationError, InvalidHashError):
         return False
+
+
+def _octets(password: str) -> bytes:
+    """UTF-8; a broken character of a hostile client is a wrong password, no error."""
+    return password.encode("utf-8", "surrogatepass")
