@@ -106,7 +106,7 @@ class CliShell:
         if self._faults.silences(name):
             await self._hang()
             return False
-        if self._faults.delay:
+        if self._faults.delay and line.strip():
             await asyncio.sleep(self._faults.delay)
         if reply.commits and "drop-after-commit" in self._faults:
             self._wire_log.record("out", self._session.number, name, "dropped")

@@ -43,13 +43,19 @@ def test_a_relay_is_printed_as_it_was_typed():
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3)))[1:])
 def test_the_order_of_typing_does_not_show(order):
-    parts = ["ip access-list extended B\n permit ip any any\n", "interface Loopback7\n description x\n", "interface Loopback11\n"]
+    parts = [
+        "ip access-list extended B\n permit ip any any\n",
+        "interface Loopback7\n description x\n",
+        "interface Loopback11\n",
+    ]
     reference = RunningConfiguration.parsed("".join(parts), XE).text()
     assert RunningConfiguration.parsed("".join(parts[index] for index in order), XE).text() == reference
     assert reference.index("Loopback7") < reference.index("Loopback11")
 
 
-@pytest.mark.parametrize("profile", [profiles.iosxe("17.9.4a", relay=True), profiles.ios()], ids=lambda one: one.platform)
+@pytest.mark.parametrize(
+    "profile", [profiles.iosxe("17.9.4a", relay=True), profiles.ios()], ids=lambda one: one.platform
+)
 def test_what_is_printed_is_read_back_the_same(profile):
     text = profile.configuration.replace("{hostname}", "r").replace("{username}", "u")
     printed = RunningConfiguration.parsed(text, profile.features).text()
@@ -58,8 +64,13 @@ def test_what_is_printed_is_read_back_the_same(profile):
 
 def test_the_last_value_wins_and_no_takes_it_away():
     configuration = RunningConfiguration(XE)
-    type_lines(configuration, "interface lo5", "ip address 192.0.2.9 255.255.255.255", "description first", "desc second one")
-    assert section(configuration, "interface Loopback5") == [" description second one", " ip address 192.0.2.9 255.255.255.255"]
+    type_lines(
+        configuration, "interface lo5", "ip address 192.0.2.9 255.255.255.255", "description first", "desc second one"
+    )
+    assert section(configuration, "interface Loopback5") == [
+        " description second one",
+        " ip address 192.0.2.9 255.255.255.255",
+    ]
     type_lines(configuration, "interface Loopback 5", "ip address 192.0.2.8 255.255.255.255", "no description")
     assert section(configuration, "interface Loopback5") == [" ip address 192.0.2.8 255.255.255.255"]
     type_lines(configuration, "int loopback5", "no ip address")
@@ -76,7 +87,9 @@ def test_modes_of_pim_replace_each_other_and_keep_the_rest():
 
 def test_defaults_are_not_printed():
     configuration = RunningConfiguration(XE)
-    type_lines(configuration, "interface tu1", "ip igmp version 3", "ip igmp version 2", "no ip redirects", "ip redirects")
+    type_lines(
+        configuration, "interface tu1", "ip igmp version 3", "ip igmp version 2", "no ip redirects", "ip redirects"
+    )
     assert section(configuration, "interface Tunnel1") == [" no ip address"]
 
 
@@ -111,7 +124,9 @@ def test_prefix_lists_get_numbers_and_go_as_a_whole():
         "ip prefix-list A seq 10 permit 198.51.100.0/24 le 32",
     ]
     type_lines(configuration, "no ip prefix-list A")
-    assert [line.text for line in configuration.matching("ip prefix-list")] == ["ip prefix-list AB seq 5 permit 203.0.113.0/24"]
+    assert [line.text for line in configuration.matching("ip prefix-list")] == [
+        "ip prefix-list AB seq 5 permit 203.0.113.0/24"
+    ]
 
 
 def test_sections_are_nested_and_global_commands_leave_them():
@@ -157,7 +172,11 @@ def test_the_caret_stands_under_the_wrong_word(line, wrong):
 
 @pytest.mark.parametrize(
     ("line", "answer"),
-    [("ip address", "% Incomplete command."), ("ip pim spa", "% Ambiguous command"), ("tunnel so", "% Incomplete command.")],
+    [
+        ("ip address", "% Incomplete command."),
+        ("ip pim spa", "% Ambiguous command"),
+        ("tunnel so", "% Incomplete command."),
+    ],
 )
 def test_unfinished_lines_are_told_apart(line, answer):
     configuration = RunningConfiguration(XE)

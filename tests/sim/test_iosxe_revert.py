@@ -45,7 +45,9 @@ async def test_without_confirmation_the_change_goes_back(tmp_path):
         await in_thread(work, sim)
         await eventually(lambda: sim.device.revert is None)
         assert sim.device.running.text() == before
-        assert {"direction": "out", "session": 0, "kind": "timer", "summary": "rolled back"}.items() <= sim.log[-1].items()
+        assert {"direction": "out", "session": 0, "kind": "timer", "summary": "rolled back"}.items() <= sim.log[
+            -1
+        ].items()
 
 
 async def test_confirmed_it_stays(tmp_path):

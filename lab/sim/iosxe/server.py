@@ -61,6 +61,7 @@ async def running(profile: Profile, options: SimOptions, *, one_gateway: bool = 
     people = population(profile, options)
     device = IosDevice(profile, options, people, faults, wire_log)
     key = options.host_key or new_host_key(old_ssh=options.old_ssh)
+    other_key = new_host_key(old_ssh=options.old_ssh)
 
     async def cli(process: asyncssh.SSHServerProcess[Any]) -> None:
         await serve_cli(device, process)
@@ -77,10 +78,12 @@ async def running(profile: Profile, options: SimOptions, *, one_gateway: bool = 
         netconf_port: int | None = None
         if options.netconf_port is not None and "netconf" in profile.features:
             second = await stack.enter_async_context(
-                listening(options, faults, key, netconf, port=options.netconf_port)
+                listening(options, faults, key, netconf, port=options.netconf_port, other_key=other_key)
             )
             netconf_port = second.port
-        listener = await stack.enter_async_context(listening(options, faults, key, cli, encoding="utf-8"))
+        listener = await stack.enter_async_context(
+            listening(options, faults, key, cli, encoding="utf-8", other_key=other_key)
+        )
         device.resume()
         yield RunningSim(
             options.listen_host, listener.port, netconf_port, device, people, faults, wire_log, lambda: listener.key
