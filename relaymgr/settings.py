@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -30,6 +31,8 @@ class Settings(BaseSettings):
     """Jobs at a time in one process."""
     device_threads: int = Field(default=32, ge=1, le=512)
     """Threads for synchronous device libraries in one process."""
+    run_jobs: bool = True
+    """Whether this process runs jobs, or leaves them to `relaymgr worker` processes."""
     poll: bool = True
     """Whether this process polls."""
     poll_concurrency: int = Field(default=200, ge=1, le=5000)
@@ -48,5 +51,9 @@ class Settings(BaseSettings):
     oidc_role_claim: str = "isthmus_role"
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe record that is written to standard error."""
+    log_json: bool = False
+    """Write records as JSON instead of logfmt."""
     allow_clear_text: bool = False
     """Serve plain HTTP on an address that is not loopback (behind a proxy that ends TLS)."""
