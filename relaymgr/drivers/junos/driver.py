@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 from lxml import etree
@@ -30,15 +29,8 @@ from relaymgr.drivers.netconf.documents import descendants
 from relaymgr.drivers.protocol import Credential, DeviceTarget, DriverContext
 
 _BACKUP = '<get-configuration database="committed" format="text"/>'
-_ASIDE = 200
-"""Elements above which a tree is worked on in a thread."""
 
 Part = TypeVar("Part")
-
-
-@dataclass(slots=True)
-class _Missing:
-    reasons: dict[str, str] = field(default_factory=dict)
 
 
 class JunosDriver:
@@ -74,22 +66,20 @@ class JunosDriver:
 
     async def observe(self) -> Observation:
         """Five RPCs on the open session."""
-        missing = _Missing()
-        listed = await self._part("tunnels", observation.TUNNELS, missing)
-        tunnels = self._read("tunnels", missing, listed, observation.tunnels)
-        joined = observation.tunnel_channels(listed) if listed is not None and tunnels is not None else None
-        routes = await self._part("channels", observation.CHANNELS, missing)
-        channels = self._read("channels", missing, routes, lambda reply: observation.channels(reply, joined))
-        near = await self._part("pim_neighbors", observation.NEIGHBORS, missing)
-        neighbors = self._read("pim_neighbors", missing, near, observation.neighbors)
-        summary = await self._part("statistics", observation.SUMMARY, missing)
+        missing: dict[str, str] = {}
+        tunnels = await self._part("tunnels", missing, observation.TUNNELS, observation.tunnels_and_memberships)
+        joined = tunnels[1] if tunnels is not None else None
+        channels = await self._part(
+            "channels", missing, observation.CHANNELS, lambda reply: observation.channels(reply, joined)
+        )
+        neighbors = await self._part("pim_neighbors", missing, observation.NEIGHBORS, observation.neighbors)
+        gauges = await self._part("statistics", missing, observation.SUMMARY, observation.summary)
         statistics = None
-        if summary is not None:
-            counted = await self._part("statistics", observation.STATISTICS, missing)
-            statistics = self._read(
-                "statistics", missing, counted, lambda reply: observation.statistics(summary, reply)
+        if gauges is not None:
+            statistics = await self._part(
+                "statistics", missing, observation.STATISTICS, lambda reply: observation.statistics(gauges, reply)
             )
-        return Observation(tunnels, channels, neighbors, statistics, missing.reasons)
+        return Observation(tunnels[0] if tunnels is not None else None, channels, neighbors, statistics, missing)
 
     async def read_owned(self, scope: tuple[str, ...]) -> OwnedConfiguration:
         """Committed configuration at the paths of `scope`."""
@@ -160,29 +150,19 @@ class JunosDriver:
         except ConfigurationRefused:
             return None
 
-    async def _part(self, name: str, operation: str, missing: _Missing) -> etree._Element | None:
-        """One reply of a poll; what the device refuses is named in `missing`."""
-        try:
-            return await self._query(operation)
-        except ConfigurationRefused as error:
-            missing.reasons[name] = error.detail[:300]
-            return None
-
-    def _read(
-        self,
-        name: str,
-        missing: _Missing,
-        reply: etree._Element | None,
-        read: Callable[[etree._Element], Part],
+    async def _part(
+        self, name: str, missing: dict[str, str], operation: str, read: Callable[[etree._Element], Part]
     ) -> Part | None:
-        if reply is None:
-            return None
+        """One part of a poll; one that the device refuses or answers badly is named in `missing`."""
         try:
-            return read(reply)
+            reply = await self._query(operation)
+            return await asyncio.to_thread(read, reply) if observation.is_large(reply) else read(reply)
+        except ConfigurationRefused as error:
+            missing[name] = error.detail[:300]
         except observation.NotRunning as said:
-            missing.reasons[name] = f"the device says: {said}"
+            missing[name] = f"the device says: {said}"
         except observation.Unreadable as error:
-            missing.reasons[name] = str(error)
+            missing[name] = str(error)
         return None
 
     @asynccontextmanager

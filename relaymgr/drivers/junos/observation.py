@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from lxml import etree
@@ -16,6 +17,8 @@ from relaymgr.drivers.junos.durations import seconds
 from relaymgr.drivers.netconf.documents import child_text, children, descendants, find, texts
 
 Address = IPv4Address | IPv6Address
+Memberships = dict[tuple[str, str | None], list[tuple[Address, int]]]
+"""(group, source) as the device writes them -> gateways that joined; source None for any."""
 
 TUNNELS = "<get-amt-tunnel-information><detail/></get-amt-tunnel-information>"
 SUMMARY = "<get-amt-summary/>"
@@ -58,6 +61,10 @@ _DIGITS = 20
 """Of the largest 64-bit counter; what is longer is no counter."""
 
 
+_LARGE = 500
+"""Entries; some 10 ms."""
+
+
 class NotRunning(Exception):
     """The device answers that what was asked for does not run; `str()` is the device's word."""
 
@@ -76,9 +83,19 @@ def _root(reply: etree._Element, name: str) -> etree._Element:
     raise Unreadable(f"the reply has no {name}")
 
 
+def is_large(reply: etree._Element) -> bool:
+    """Whether reading the reply takes so long that a thread shall do it."""
+    return any(len(inner) > _LARGE or any(len(part) > _LARGE for part in inner) for inner in reply)
+
+
 def tunnels(reply: etree._Element) -> tuple[Tunnel, ...]:
     """From a reply to TUNNELS. Raises NotRunning, Unreadable."""
     return tuple(_tunnel(entry) for entry in children(_root(reply, "amt-tunnel-information"), "amt-tunnel"))
+
+
+def tunnels_and_memberships(reply: etree._Element) -> tuple[tuple[Tunnel, ...], Memberships]:
+    """Both things a reply to TUNNELS tells."""
+    return tunnels(reply), tunnel_channels(reply)
 
 
 def _tunnel(entry: etree._Element) -> Tunnel:
@@ -105,25 +122,24 @@ def _tunnel(entry: etree._Element) -> Tunnel:
     )
 
 
-def tunnel_channels(reply: etree._Element) -> dict[tuple[Address, Address | None], list[tuple[Address, int]]]:
+def tunnel_channels(reply: etree._Element) -> Memberships:
     """(group, source) -> gateways, from a reply to TUNNELS with detail."""
-    found: dict[tuple[Address, Address | None], list[tuple[Address, int]]] = {}
+    found: Memberships = {}
     for entry in children(_root(reply, "amt-tunnel-information"), "amt-tunnel"):
         told = texts(entry)
         gateway, port = _address(told, "amt-tunnel-gateway-address"), _number(told, "amt-tunnel-gateway-port")
         if gateway is None or port is None:
             continue
+        endpoint = (gateway, port)
         for membership in children(entry, "mgm-group"):
             joined = texts(membership)
-            group = _address(joined, "multicast-group-address")
+            group = joined.get("multicast-group-address")
             if group is not None:
-                found.setdefault((group, _source(joined)), []).append((gateway, port))
+                found.setdefault((group, _source_text(joined)), []).append(endpoint)
     return found
 
 
-def channels(
-    reply: etree._Element, joined: dict[tuple[Address, Address | None], list[tuple[Address, int]]] | None
-) -> tuple[Channel, ...]:
+def channels(reply: etree._Element, joined: Memberships | None) -> tuple[Channel, ...]:
     """From a reply to CHANNELS; `joined` as of `tunnel_channels`, None where unknown. Raises NotRunning, Unreadable."""
     root = _root(reply, "multicast-route-information")
     return tuple(_channel(entry, joined) for entry in _routes(root))
@@ -134,11 +150,9 @@ def _routes(root: etree._Element) -> Iterator[etree._Element]:
         yield from children(family, "multicast-route")
 
 
-def _channel(
-    entry: etree._Element, joined: dict[tuple[Address, Address | None], list[tuple[Address, int]]] | None
-) -> Channel:
+def _channel(entry: etree._Element, joined: Memberships | None) -> Channel:
     told = texts(entry)
-    group, source = _address(told, "multicast-group-address"), _source(told)
+    group, source = _address(told, "multicast-group-address"), _source_text(told)
     if group is None:
         raise Unreadable("a multicast route has no group address")
     listed = children(entry, "downstream-interface-names")
@@ -147,10 +161,13 @@ def _channel(
     ]
     # After a while without traffic the device says that its counters are not of now.
     counted = find(entry, "multicast-statistics-timed-out") is None
-    gateways = None if joined is None else tuple(joined.get((group, source), ()) or joined.get((group, None), ()))
+    gateways = None
+    if joined is not None:
+        word = told["multicast-group-address"]
+        gateways = tuple(joined.get((word, source), ()) or joined.get((word, None), ()))
     return Channel(
         group=group,
-        source=source,
+        source=_address(told, "multicast-source-address") if source is not None else None,
         upstream_interface=told.get("upstream-interface-name"),
         downstream_interfaces=tuple(names),
         gateways=gateways,
@@ -192,9 +209,13 @@ def neighbors(reply: etree._Element) -> tuple[PimNeighbor, ...]:
     return tuple(found)
 
 
-def statistics(summary: etree._Element, counted: etree._Element) -> Statistics:
-    """From replies to SUMMARY and STATISTICS. Raises NotRunning, Unreadable."""
-    gauges = texts(_root(summary, "amt-summary"))
+def summary(reply: etree._Element) -> dict[str, str]:
+    """Gauges and limits as the device tells them, from a reply to SUMMARY. Raises NotRunning, Unreadable."""
+    return texts(_root(reply, "amt-summary"))
+
+
+def statistics(gauges: Mapping[str, str], counted: etree._Element) -> Statistics:
+    """From `summary` and a reply to STATISTICS. Raises NotRunning, Unreadable."""
     counters, errors = _counted(_root(counted, "amt-instance-statistics"))
     return Statistics(
         active_tunnels=_number(gauges, "amt-active-tunnels"),
@@ -228,18 +249,21 @@ def _address(told: Mapping[str, str], name: str) -> Address | None:
     if text is None:
         return None
     try:
-        return ip_address(text.partition("/")[0])
+        return _parsed(text)
     except ValueError as error:
         raise Unreadable(f"{name} is no address") from error
 
 
-def _source(told: Mapping[str, str]) -> Address | None:
+@lru_cache(maxsize=65_536)
+def _parsed(text: str) -> Address:
+    """The same few addresses come in every poll, and come by the hundred thousand."""
+    return ip_address(text.partition("/")[0])
+
+
+def _source_text(told: Mapping[str, str]) -> str | None:
     """The source; None for (*,G), which devices write as `*`, 0.0.0.0 or not at all."""
     text = told.get("multicast-source-address")
-    if text is None or text.startswith("*"):
-        return None
-    found = _address(told, "multicast-source-address")
-    return None if found is None or found.is_unspecified else found
+    return None if text is None or text.startswith(("*", "0.0.0.0")) or text == "::" else text
 
 
 def _number(told: Mapping[str, str], name: str) -> int | None:

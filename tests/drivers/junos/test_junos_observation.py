@@ -34,7 +34,9 @@ def neutral(name: str) -> Any:
             reply(name), observation.tunnel_channels(tunnels)
         ),
         "get-pim-neighbors-information": lambda: observation.neighbors(reply(name)),
-        "get-amt-statistics": lambda: observation.statistics(reply("get-amt-summary"), reply(name)),
+        "get-amt-statistics": lambda: observation.statistics(
+            observation.summary(reply("get-amt-summary")), reply(name)
+        ),
     }[name]()
     found = [asdict(one) for one in read] if isinstance(read, tuple) else asdict(read)
     return json.loads(json.dumps(found, default=str))
@@ -68,7 +70,8 @@ def test_unknown_is_never_zero():
     still = observation.channels(reply("get-multicast-route-information"), None)[1]
     assert (still.packets, still.packets_per_second, still.kilobits_per_second) == (None, None, None)
     assert still.gateways is None
-    statistics = observation.statistics(reply("get-amt-summary"), reply("get-amt-statistics"))
+    gauges = observation.summary(reply("get-amt-summary"))
+    statistics = observation.statistics(gauges, reply("get-amt-statistics"))
     assert statistics.active_streams is None
     assert statistics.stream_limit == 0
     assert "invalid_mac" not in statistics.errors
