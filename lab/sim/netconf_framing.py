@@ -8,7 +8,7 @@ from typing import Final
 
 END_OF_MESSAGE: Final = b"]]>]]>"
 _CHUNK_HEADER: Final = re.compile(rb"\n#(?:([1-9][0-9]{0,9})|#)\n")
-_LONGEST_HEADER: Final = 13
+_PART_OF_HEADER: Final = re.compile(rb"(?:\n(?:#(?:[1-9][0-9]{0,9}|#)?)?)?")
 _MOST: Final = 64 << 20
 
 
@@ -58,7 +58,7 @@ class Deframer:
         while True:
             header = _CHUNK_HEADER.match(self._buffer)
             if header is None:
-                if len(self._buffer) >= _LONGEST_HEADER or not b"\n#".startswith(bytes(self._buffer[:2])):
+                if not _PART_OF_HEADER.fullmatch(self._buffer):
                     raise FramingError("no chunk header where one belongs")
                 return None
             if header[1] is None:

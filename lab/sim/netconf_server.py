@@ -172,11 +172,11 @@ class NetconfSession:
     async def _serve(self) -> None:
         while not self._ending and (message := await self._next_message()) is not None:
             root = _parse(message)
-            if root is None or local(root) != "rpc" or not len(root):
+            request = None if root is None else next((child for child in root if isinstance(child.tag, str)), None)
+            if root is None or local(root) != "rpc" or request is None:
                 failed = RpcFailed("syntax error: not an rpc", tag="malformed-message", kind="rpc")
                 await self._reply("malformed", {}, failed.xml(), "error: malformed-message")
                 continue
-            request = next(child for child in root if isinstance(child.tag, str))
             await self._exchange(root, request)
 
     async def _exchange(self, rpc: etree._Element, request: etree._Element) -> None:

@@ -39,7 +39,7 @@ class SimOptions:
     configuration: str | None = None
     """First committed configuration in the router's own text; None: a small built-in one."""
     configured: bool = False
-    """MX80: start with an AMT relay already configured (198.18.0.0/24), as a bench wants it."""
+    """MX80, IOS-XE: start with an AMT relay already configured, as a bench wants it."""
     tunnels: int = 0
     channels: int = 4
     """(S,G) that each tunnel of the population asks for."""
