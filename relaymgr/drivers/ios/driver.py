@@ -1,4 +1,4 @@
-"""The driver of classic Cisco IOS, which knows no AMT: its multicast state and its configuration are read, not changed."""
+"""The driver of classic Cisco IOS, which knows no AMT: its multicast state and configuration are read, not changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A change on IOS-XE that the router takes back by itself: `configure terminal revert timer`, lines, `configure confirm`.
+"""A change on IOS-XE that the router takes back by itself: a revert timer, lines, `configure confirm`.
 
 The timer needs `archive` with a `path`; without one nothing is changed. It is always started on the command line. The
 lines go the same way, or through NETCONF's `config-ios-cli-rpc` where the release has it (17.9.1 on) and NETCONF is

@@ -10,8 +10,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
-import ntc_templates  # type: ignore[import-untyped]
-import textfsm  # type: ignore[import-untyped]
+import ntc_templates
+import textfsm
 
 from relaymgr.domain.observed import Channel, Facts, PimNeighbor
 from relaymgr.drivers import templates

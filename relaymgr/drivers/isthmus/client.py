@@ -106,9 +106,11 @@ class AgentClient:
     async def _request(self, method: str, path: str, seconds: float, **arguments: Any) -> dict[str, Any]:  # noqa: ANN401 passed on to httpx
         name = self._target.name
         try:
-            async with asyncio.timeout(seconds):
+            # The last resort only: httpcore leaves a socket behind when a TLS handshake is cancelled from outside.
+            async with asyncio.timeout(self._target.deadlines.connect + seconds):
                 client = await self._connected()
-                async with client.stream(method, path, **arguments) as response:
+                limits = httpx.Timeout(seconds, connect=self._target.deadlines.connect)
+                async with client.stream(method, path, timeout=limits, **arguments) as response:
                     content = await self._read(response)
         except (httpx.TimeoutException, TimeoutError) as error:
             await self.close()
@@ -145,7 +147,6 @@ class AgentClient:
             base_url=where.base_url,
             headers=headers,
             transport=transport,
-            timeout=httpx.Timeout(self._target.deadlines.commit, connect=self._target.deadlines.connect),
             trust_env=False,
         )
         return self._client
