@@ -56,7 +56,7 @@ async def test_sections_and_words_are_filtered(tmp_path):
             assert "amt" not in device.send_command("show run | exclude amt")
             assert device.send_command("sh run | count ^interface") == "Number of lines which match regexp = 6"
 
-    async with iosxe.start(SimOptions(tunnels=1)) as sim:
+    async with iosxe.start(SimOptions(configured=True, tunnels=1)) as sim:
         await in_thread(work, sim)
 
 
@@ -103,7 +103,7 @@ async def test_a_user_who_may_look_cannot_change(tmp_path):
         with pytest.raises(NetmikoAuthenticationException):
             cli(sim, tmp_path, username="stranger")
 
-    async with iosxe.start(SimOptions(tunnels=1, read_only_user="watcher")) as sim:
+    async with iosxe.start(SimOptions(configured=True, tunnels=1, read_only_user="watcher")) as sim:
         await in_thread(work, sim)
 
 
@@ -118,7 +118,7 @@ async def test_long_output_waits_at_each_page(tmp_path):
             device.send_command("terminal length 0")
             assert "interface Tunnel2268" in device.send_command("show running-config")
 
-    async with iosxe.start(SimOptions(tunnels=1)) as sim:
+    async with iosxe.start(SimOptions(configured=True, tunnels=1)) as sim:
         await in_thread(work, sim)
 
 
@@ -141,7 +141,7 @@ async def test_parsers_of_ntc_templates_read_the_output(tmp_path):
         assert clock[0]["timezone"] == "UTC"
         assert users[0]["user"] == USER
 
-    async with iosxe.start(SimOptions(tunnels=3, channels=2)) as sim:
+    async with iosxe.start(SimOptions(configured=True, tunnels=3, channels=2)) as sim:
         await in_thread(work, sim)
 
 
@@ -161,5 +161,5 @@ async def test_gateways_show_only_while_the_relay_is_up(tmp_path):
             assert "10.255.0.2" not in device.send_command("show ip pim neighbor")
             assert "GigabitEthernet1" not in device.send_command("show ip pim interface")
 
-    async with iosxe.start(SimOptions(tunnels=2, channels=1, seed=3)) as sim:
+    async with iosxe.start(SimOptions(configured=True, tunnels=2, channels=1, seed=3)) as sim:
         await in_thread(work, sim)

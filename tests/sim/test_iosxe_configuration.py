@@ -192,3 +192,13 @@ def test_without_the_feature_amt_is_unknown():
     for line in ("amt relay traffic ip", "tunnel mode udp multipoint"):
         with pytest.raises(Refusal, match="Invalid input"):
             configuration.apply(line, path)
+
+
+def test_an_unnumbered_interface_has_no_address():
+    configuration = RunningConfiguration(XE)
+    type_lines(configuration, "interface tu1", "ip address 192.0.2.1 255.255.255.0", "ip unnumbered Loopback0")
+    assert section(configuration, "interface Tunnel1") == [" ip unnumbered Loopback0"]
+    type_lines(configuration, "interface tu1", "ip address 192.0.2.1 255.255.255.0")
+    assert section(configuration, "interface Tunnel1") == [" ip address 192.0.2.1 255.255.255.0"]
+    type_lines(configuration, "interface tu1", "ip unnumbered lo0", "no ip unnumbered")
+    assert section(configuration, "interface Tunnel1") == [" no ip address"]

@@ -20,7 +20,7 @@ pytestmark = [
 ]
 CLI_RPC = NAMESPACE + "Cisco-IOS-XE-cli-rpc"
 MROUTE = NAMESPACE + "Cisco-IOS-XE-mroute-oper"
-OPTIONS = SimOptions(tunnels=3, channels=2, tick_seconds=0)
+OPTIONS = SimOptions(configured=True, tunnels=3, channels=2, tick_seconds=0)
 
 
 def read(session, container: str, module: str, inside: str = "") -> etree._Element:
@@ -111,7 +111,7 @@ async def test_with_the_key_of_the_model_one_gateway_is_left(tmp_path):
         for state in tree.iter(f"{{{MROUTE}}}mroute-state"):
             assert len(list(state.iter(f"{{{MROUTE}}}mcast-egress-if-entry"))) == 1
 
-    async with iosxe.start(SimOptions(tunnels=40, channels=2), one_gateway=True) as sim:
+    async with iosxe.start(SimOptions(configured=True, tunnels=40, channels=2), one_gateway=True) as sim:
         await in_thread(work, sim)
 
 

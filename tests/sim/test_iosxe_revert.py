@@ -142,12 +142,12 @@ async def test_everything_is_there_after_a_restart(tmp_path):
         assert (sim.device.running.text(), sim.device.revert, sim.device.startup) == (before, revert, startup)
 
 
-def start_process(directory: Path) -> subprocess.Popen[str]:
+def start_process(directory: Path) -> subprocess.Popen[bytes]:
     (directory / "password").write_text("synthetic-password\n")
     words = ["sim", "iosxe", "--listen", "127.0.0.1:0", "--netconf-port", "0", "--minute-seconds", "2"]
     words += ["--password-file", str(directory / "password"), "--state", str(directory / "state")]
-    words += ["--log", str(directory / "log")]
-    return subprocess.Popen([sys.executable, "-m", "lab", *words], stdout=subprocess.PIPE, text=True)
+    words += ["--log", str(directory / "log"), "--ready-file", str(directory / "ready")]
+    return subprocess.Popen([sys.executable, "-m", "lab", *words], stdout=subprocess.DEVNULL)
 
 
 class Listening:
@@ -156,18 +156,18 @@ class Listening:
     host = "127.0.0.1"
 
     def __init__(self, told: str) -> None:
-        address, _, key = told.partition("; host key ")
-        self.host_key_line = key.strip()
-        self.port = int(address.split(",")[0].rpartition(":")[2])
-        self.netconf_port = int(address.rpartition(" ")[2])
+        described = json.loads(told)[0]
+        self.host_key_line = described["host_key"]
+        self.port = described["port"]
 
 
 async def test_killed_within_the_window_the_process_rolls_back_when_it_is_back(tmp_path):
     first = await asyncio.to_thread(start_process, tmp_path)
     second = None
     try:
-        assert first.stdout is not None
-        sim = Listening(await asyncio.to_thread(first.stdout.readline))
+        ready = tmp_path / "ready"
+        await eventually(ready.exists)
+        sim = Listening(ready.read_text())
         device = await in_thread(cli, sim, tmp_path)
         await in_thread(change, device)
         first.send_signal(signal.SIGKILL)
@@ -178,11 +178,9 @@ async def test_killed_within_the_window_the_process_rolls_back_when_it_is_back(t
         second = await asyncio.to_thread(start_process, tmp_path)
         await eventually(lambda: json.loads((tmp_path / "state").read_text())["revert"] is None)
         assert "interface Loopback9" not in json.loads((tmp_path / "state").read_text())["running"]
-        assert any(json.loads(line)["kind"] == "timer" for line in (tmp_path / "log").read_text().splitlines())
+        await eventually(lambda: '"kind": "timer"' in (tmp_path / "log").read_text())
     finally:
         for process in filter(None, (first, second)):
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGTERM)
             await asyncio.to_thread(process.wait)
-            if process.stdout is not None:
-                process.stdout.close()

@@ -11,16 +11,17 @@ from lab.sim.iosxe import profiles
 from lab.sim.iosxe.server import running
 from lab.sim.options import RunningSim, SimOptions
 
+DEFAULT_VERSION = "17.9.4a"
+
 
 def start(
-    options: SimOptions, *, ios_version: str = "17.9.4a", one_gateway: bool = False
+    options: SimOptions, *, ios_version: str = DEFAULT_VERSION, one_gateway: bool = False
 ) -> AbstractAsyncContextManager[RunningSim]:
     """Run one until the context ends.
 
     Args:
-        options: without a configuration of its own, a relay is configured from the start when it has `tunnels`.
+        options: gateways show once a relay is configured: by a client, or from the start with `configured`.
         ios_version: releases before 17.9 have no `config-ios-cli-rpc`.
         one_gateway: NETCONF tells one gateway for each route and interface, as the model's key has it, not all.
     """
-    relay = bool(options.tunnels or options.live)
-    return running(profiles.iosxe(ios_version, relay=relay), options, one_gateway=one_gateway)
+    return running(profiles.iosxe(ios_version, relay=options.configured), options, one_gateway=one_gateway)

@@ -133,7 +133,7 @@ INTERFACE = (
     _leaf("ip address <ip> <mask>", 2),
     _multi("ip address <ip> <mask> secondary"),
     _leaf("ip address dhcp", 2),
-    _leaf("ip unnumbered <interface>", 2),
+    Command("ip unnumbered <interface>", key=2, as_key="ip address"),
     _on("ip redirects"),
     _on("ip unreachables"),
     _on("ip proxy-arp"),

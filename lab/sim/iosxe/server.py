@@ -14,6 +14,7 @@ from lab.sim.faults import FaultSwitch
 from lab.sim.iosxe.device import IosDevice, Profile, Terminal
 from lab.sim.iosxe.netconf import IosxeNetconf
 from lab.sim.iosxe.session import Session
+from lab.sim.live import LivePopulation, following
 from lab.sim.netconf_server import NetconfSession
 from lab.sim.options import RunningSim, SimOptions
 from lab.sim.population import DEFAULT_NEIGHBORS, Population
@@ -25,13 +26,17 @@ _LINES = 16
 
 
 def population(profile: Profile, options: SimOptions) -> Population:
-    """The scripted population of `options`, with neighbours on the profile's core interface."""
-    made = Population(
-        options.tunnels,
-        channels=options.channels,
-        churn=options.churn,
-        seed=options.seed,
-        tick_seconds=options.tick_seconds,
+    """The population `options` ask for, with neighbours on the profile's core interface."""
+    made = (
+        LivePopulation(options.live)
+        if options.live is not None
+        else Population(
+            options.tunnels,
+            channels=options.channels,
+            churn=options.churn,
+            seed=options.seed,
+            tick_seconds=options.tick_seconds,
+        )
     )
     made.set_neighbors([replace(one, interface=profile.core_interface) for one in DEFAULT_NEIGHBORS])
     return made
@@ -75,6 +80,8 @@ async def running(profile: Profile, options: SimOptions, *, one_gateway: bool = 
     async with AsyncExitStack() as stack:
         stack.callback(wire_log.close)
         stack.callback(device.stop)
+        if isinstance(people, LivePopulation):
+            await stack.enter_async_context(following(people))
         netconf_port: int | None = None
         if options.netconf_port is not None and "netconf" in profile.features:
             second = await stack.enter_async_context(
