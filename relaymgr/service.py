@@ -9,8 +9,8 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -92,6 +92,7 @@ async def serve(settings: Settings) -> None:
     logs.configure(settings.log_level, as_json=settings.log_json)
     place = listening(settings)
     listener = _bind(place)
+    stopped = _stop_signals()
     async with running(settings) as manager:
         await _first_administrator(manager.database)
         app = create_app(_services(manager))
@@ -106,7 +107,7 @@ async def serve(settings: Settings) -> None:
             timeout_graceful_shutdown=_GRACEFUL_SECONDS,
         )
         _log.info("serving", extra={"url": place.url, "database": manager.database.safe_url})
-        await uvicorn.Server(config).serve(sockets=[listener])
+        await _serve_until(stopped, _Server(config), listener)
     _log.info("ended")
 
 
@@ -117,13 +118,37 @@ async def work(settings: Settings) -> None:
         KeyUnusable, SchemaUnusable, ValueError: the settings cannot be worked with.
     """
     logs.configure(settings.log_level, as_json=settings.log_json)
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    stopped = _stop_signals()
     async with running(settings) as manager:
         _log.info("working", extra={"worker": manager.jobs.parts.worker, "database": manager.database.safe_url})
         await stopped.wait()
     _log.info("ended")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: it would die of the signal it was stopped by."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone."""
+        yield
+
+
+async def _serve_until(stopped: asyncio.Event, server: uvicorn.Server, listener: socket.socket) -> None:
+    serving = asyncio.create_task(server.serve(sockets=[listener]), name="api")
+    stopping = asyncio.create_task(stopped.wait(), name="signals")
+    await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+    server.should_exit = True
+    stopping.cancel()
+    await serving
+
+
+def _stop_signals() -> asyncio.Event:
+    """Set by SIGTERM and SIGINT."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    return stopped
 
 
 def _bind(place: Listening) -> socket.socket:
