@@ -60,6 +60,9 @@ LEGACY_KEY_EXCHANGES = ("diffie-hellman-group14-sha1", "diffie-hellman-group-exc
 LEGACY_HOST_KEYS = ("ssh-rsa",)
 LEGACY_ENCRYPTIONS = ("aes256-cbc", "aes128-cbc", "3des-cbc")
 
+# It tells of every login and channel at INFO, some thousand lines a minute with a thousand devices.
+asyncssh.set_log_level("WARNING")
+
 _RSA = "ssh-rsa"
 _BUSY_REASONS = (asyncssh.DISC_TOO_MANY_CONNECTIONS, asyncssh.DISC_HOST_NOT_ALLOWED_TO_CONNECT)
 

@@ -36,7 +36,8 @@ Part = TypeVar("Part")
 class JunosDriver:
     """One Junos relay; see `relaymgr.drivers.protocol.Driver`.
 
-    `target.port` is the NETCONF port (830 when None).
+    `target.port` is the NETCONF port (830 when None). `target.options`: `keyboard_interactive` = `yes` for devices that
+    take no plain password (as RADIUS and TACACS+ set-ups may).
     """
 
     platform = Platform.JUNOS

@@ -88,4 +88,4 @@ async def refusals_named(device: str) -> AsyncIterator[None]:
     try:
         yield
     except RpcError as error:
-        raise refusal(device, error.detail, path=error.path, tag=error.tag) from error
+        raise refusal(device, error.detail, path=error.path, tag=error.tag, element=error.bad_element) from error

@@ -89,11 +89,11 @@ def _refused(device: str, error: pyez.RpcError) -> DriverError:
     told = error.rpc_error or {}
     if not told and not error.message:
         return SessionLost(device, "the session broke")
-    message = error.message or told.get("message") or told.get("bad_element") or ""
+    message = told.get("message") or error.message or ""
     if isinstance(error, pyez.PermissionError):
-        message = f"permission denied: {error.message or told.get('bad_element') or ''}"
+        message = "permission denied"
     tag = error.rsp.findtext("error-tag") if error.rsp is not None else None
-    return refusal(device, str(message), path=told.get("edit_path"), tag=tag)
+    return refusal(device, str(message), path=told.get("edit_path"), tag=tag, element=told.get("bad_element"))
 
 
 def _words(causes: list[BaseException]) -> str:

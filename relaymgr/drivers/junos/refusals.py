@@ -16,7 +16,9 @@ def masked(text: str) -> str:
     return _SECRET.sub("(secret)", text)
 
 
-def refusal(device: str, message: str, *, path: str | None = None, tag: str | None = None) -> DriverError:
+def refusal(
+    device: str, message: str, *, path: str | None = None, tag: str | None = None, element: str | None = None
+) -> DriverError:
     """DeviceBusy when somebody else holds the configuration, ConfigurationRefused otherwise.
 
     Args:
@@ -24,8 +26,12 @@ def refusal(device: str, message: str, *, path: str | None = None, tag: str | No
         message: error-message as the device wrote it.
         path: error-path.
         tag: error-tag.
+        element: bad-element.
     """
-    words = masked(" ".join(message.split())) or "refused without a word"
+    words = " ".join(message.split()) or "refused without a word"
+    if element and element.strip() and element.strip() not in words:
+        words = f"{words}: {element.strip()}"
+    words = masked(words)
     locked = _LOCKED.search(words)
     if locked is not None or tag in {"lock-denied", "in-use"}:
         holder = locked["holder"] if locked is not None else None

@@ -17,6 +17,7 @@ ORDERED = frozenset({"term", "tunnel-devices"})
 """Elements whose order among their like means something."""
 EMPTY = "<configuration/>\n"
 _ANNOTATION = "comment"
+_FLAGS = ("inactive", "protect")
 
 
 def cleaned(element: etree._Element, *, annotations: bool = False) -> etree._Element:
@@ -34,7 +35,10 @@ def cleaned(element: etree._Element, *, annotations: bool = False) -> etree._Ele
 
 
 def _is_annotation(element: etree._Element) -> bool:
-    return local_name(element) == _ANNOTATION and "xml.juniper.net/junos" in str(element.tag)
+    """`/* … */`, an element of Juniper's own namespace until PyEZ strips it."""
+    return local_name(element) == _ANNOTATION and (
+        "xml.juniper.net/junos" in str(element.tag) or (element.text or "").lstrip().startswith("/*")
+    )
 
 
 def configuration(reply: etree._Element) -> etree._Element | None:
@@ -144,17 +148,17 @@ def change(scope: tuple[str, ...], current: str, desired: str) -> str:
 
 
 def fingerprint(root: etree._Element) -> str:
-    """SHA-256 (hex) of a whole configuration; when and by whom it was committed does not count."""
+    """SHA-256 (hex) of a whole configuration; when and by whom it was committed does not count.
+
+    Of attributes only those that mean configuration count; PyEZ strips namespaces, by which others could be told.
+    """
     digest = hashlib.sha256()
     for event, element in etree.iterwalk(root, events=("start", "end")):
-        name = local_name(element)
         if event == "end":
             digest.update(b">\n")
             continue
-        flags = " ".join(
-            sorted(str(key) for key in element.attrib if not str(key).startswith("{")) if element is not root else []
-        )
-        digest.update(f"<{name} {flags}={(element.text or '').strip()}".encode())
+        flags = "".join(f" {flag}" for flag in _FLAGS if element.get(flag) is not None)
+        digest.update(f"<{local_name(element)}{flags}={(element.text or '').strip()}".encode())
     return digest.hexdigest()
 
 

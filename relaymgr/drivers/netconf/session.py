@@ -104,8 +104,8 @@ class NetconfSession:
 
     @property
     def is_open(self) -> bool:
-        """Whether an RPC may be tried."""
-        return self._open
+        """Whether an RPC may be tried; not when the peer ended the session meanwhile."""
+        return self._open and not self._process.stdout.at_eof() and not self._process.channel.is_closing()
 
     async def rpc(self, operation: str, *, deadline: float) -> etree._Element:
         """Send one operation and return its rpc-reply.

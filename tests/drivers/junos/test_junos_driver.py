@@ -13,6 +13,7 @@ import asyncssh
 import pytest
 
 from relaymgr.domain.configuration import Change, Confirmation, DiffSource, OwnedConfiguration
+from relaymgr.domain.intent import JunosExtras, RelayIntent
 from relaymgr.domain.platforms import Platform
 from relaymgr.drivers.errors import (
     ConfigurationChanged,
@@ -129,7 +130,8 @@ async def test_apply_confirm_and_nothing_else_changes(transport, full):
         foreign = _without_ours(b.sim.device.committed_set())
         desired = b.driver.render(full, drained=False)
         change = await planned(b.driver, desired)
-        assert (await b.driver.read_change(change)).owned == change.before
+        reading = await b.driver.read_change(change)
+        assert (reading.owned, reading.device_fingerprint) == (change.before, change.device_fingerprint)
         await b.driver.begin_change(change)
         reading = await b.driver.read_change(change)
         assert reading.owned == desired
@@ -138,6 +140,7 @@ async def test_apply_confirm_and_nothing_else_changes(transport, full):
         assert reading.seconds_left is None or 200 < reading.seconds_left <= 300
         assert reading.last_commit is not None
         assert reading.last_commit.user == "isthmus"
+        assert reading.device_fingerprint != change.device_fingerprint
         await b.driver.confirm_change(change)
         reading = await b.driver.read_change(change)
         assert (reading.owned, reading.confirmation) == (desired, Confirmation.NONE)
@@ -433,3 +436,63 @@ async def test_a_relay_that_is_not_configured_has_no_tunnels():
         assert seen.tunnels == ()
         assert seen.statistics is not None
         assert seen.statistics.active_tunnels is None
+
+
+async def test_what_the_device_does_not_know_is_refused_with_its_place(transport):
+    async with bench(transport) as b:
+        text = "<configuration><protocols><amt><relay><nonsense>1</nonsense></relay></amt></protocols></configuration>"
+        with pytest.raises(ConfigurationRefused) as refused:
+            await b.driver.plan(OwnedConfiguration(("protocols/amt",), text))
+        assert "nonsense" in f"{refused.value} {refused.value.path}"
+        assert not b.sim.device.candidate_differs
+        assert b.sim.device.lock_holder is None
+
+
+async def test_a_load_that_touches_anything_else_is_refused(transport, full):
+    """A device may do more than it was told, by a commit script for one."""
+    async with bench(transport) as b:
+        load = b.sim.device.handlers["load-configuration"]
+
+        def meddling(device: Any, session: Any, request: Any) -> Any:
+            answer = load(device, session, request)
+            if request.get("action") == "replace":
+                device.candidate.find("system/host-name").text = "meddled"
+            return answer
+
+        desired = b.driver.render(full, drained=False)
+        change = await planned(b.driver, desired)
+        commits = b.commits()
+        b.sim.device.handlers = {**b.sim.device.handlers, "load-configuration": meddling}
+        for doing in (b.driver.plan(desired), b.driver.begin_change(change)):
+            with pytest.raises(ConfigurationRefused, match="outside"):
+                await doing
+        assert b.commits() == commits
+        assert not b.sim.device.candidate_differs
+
+
+async def test_a_session_the_device_ended_meanwhile_is_made_again():
+    async with bench("native") as b:
+        await b.driver.observe()
+        for session in list(b.sim.device.sessions.values()):
+            session.kill()
+        async with asyncio.timeout(10):
+            while b.sim.device.sessions or b.driver._session.is_open:
+                await asyncio.sleep(0.02)
+        assert (await b.driver.observe()).tunnels is not None
+
+
+async def test_a_loopback_shared_with_the_operator_keeps_the_rest(full_values):
+    """Some releases take one unit of lo0 for each routing instance: then only the addresses are ours."""
+    extras = JunosExtras.model_construct(
+        anycast_unit=0, local_unit=0, tunnel_devices=(), routing_instance=None, ssm_map_policy=None
+    )
+    async with bench("native") as b:
+        before = b.sim.device.committed_set()
+        intent = RelayIntent.model_validate(full_values).model_copy(update={"junos": extras})
+        await _apply(b.driver, b.driver.render(intent, drained=False))
+        addresses = [line for line in b.sim.device.committed_set().splitlines() if "lo0 unit 0 family inet" in line]
+        assert len(addresses) == 2 + before.count("lo0 unit 0 family inet address")
+        await _apply(b.driver, b.driver.render(intent, drained=True))
+        after = b.sim.device.committed_set()
+        assert "lo0 unit 0 family inet address 192.0.2.1/32" not in after
+        assert "lo0 unit 0 family inet address 198.51.100.7/32" in after
