@@ -496,3 +496,20 @@ async def test_a_loopback_shared_with_the_operator_keeps_the_rest(full_values):
         after = b.sim.device.committed_set()
         assert "lo0 unit 0 family inet address 192.0.2.1/32" not in after
         assert "lo0 unit 0 family inet address 198.51.100.7/32" in after
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_logs_in_with_a_key_alone(transport, full):
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    public = key.export_public_key("openssh").decode().strip()
+    async with bench(transport, authorized_keys=(public,)) as b:
+        private = key.export_private_key("openssh").decode()
+        driver = b.another(credential=Credential("isthmus", private_key=private))
+        assert (await driver.plan(driver.render(full, drained=False))).diff
+        assert (await driver.facts()).hostname == "mx80"
+        await driver.close()
+        stranger = asyncssh.generate_private_key("ssh-ed25519").export_private_key("openssh").decode()
+        with pytest.raises(LoginRefused):
+            await b.another(credential=Credential("isthmus", private_key=stranger)).plan(
+                driver.render(full, drained=False)
+            )
