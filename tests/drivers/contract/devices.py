@@ -114,11 +114,12 @@ async def bench(name: str, folder: Path, *, minute_seconds: float = 60.0) -> Asy
 async def _simulated(name: str, executor: Executor, minute_seconds: float) -> AsyncIterator[Bench]:
     options = SimOptions(password=SECRET, minute_seconds=minute_seconds, tunnels=3)
     platform = Platform(name.partition("-")[0])
+    configured = replace(options, configured=True)
     started = {
         "junos": lambda: mx80.start(options),
-        "iosxe": lambda: iosxe.start(options),
-        "iosxe-16": lambda: iosxe.start(options, ios_version="16.12.5"),
-        "iosxe-cli": lambda: iosxe.start(replace(options, netconf_port=None)),
+        "iosxe": lambda: iosxe.start(configured),
+        "iosxe-16": lambda: iosxe.start(configured, ios_version="16.12.5"),
+        "iosxe-cli": lambda: iosxe.start(replace(configured, netconf_port=None)),
         "ios": lambda: ios.start(options),
     }[name]()
     foreign = {"junos": ("root-authentication",)}.get(name, (" description core", "router bgp 65000", "hostname "))
