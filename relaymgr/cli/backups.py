@@ -68,7 +68,7 @@ def list_backups(manager: Manager, relay: str | None, limit: int, everything: bo
 @as_json
 @manager_options
 def show_backup(manager: Manager, backup: str, output: Path | None, as_json: bool) -> None:
-    """Print the configuration of a backup. Secrets of the device are in it: the token needs the role for that.
+    """Print the configuration of a backup. Only an admin's token sees its secrets; reading is audited.
 
     \b
     Examples:
@@ -106,7 +106,7 @@ def diff_backups(manager: Manager, before: str, after: str | None, as_json: bool
     """
     if after is None:
         before, after = _last_two(manager, before)
-    found = manager.get(f"/backups/{segment(before)}/diff/{segment(after)}")
+    found = manager.get("/backups/diff", from_id=before, to_id=after)
     if as_json:
         print_json(found)
     else:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -182,7 +181,7 @@ def carry_out(manager: Manager, kind: str, relay: str, wishes: Wishes) -> None:
     if not wishes.as_json:
         print_plan(agreed, relay)
     if not agreed["unchanged"]:
-        _ask(kind, relay, wishes)
+        ask(_QUESTIONS[kind].format(relay), wishes.yes)
     document = given(
         plan=agreed["id"],
         confirm_minutes=wishes.confirm_minutes,
@@ -232,13 +231,6 @@ def print_plan(plan: Document, relay: str) -> None:
     print_diff(plan["diff"])
     source = "the device" if plan["diff_source"] == "device" else "the manager; the device computes none"
     click.echo(f"(diff by {source})")
-
-
-def _ask(kind: str, relay: str, wishes: Wishes) -> None:
-    question = _QUESTIONS[kind].format(relay)
-    if not wishes.yes and not sys.stdin.isatty():
-        raise Failure(f"nobody to ask ({question}): say --yes", EXIT_USAGE)
-    ask(question, wishes.yes)
 
 
 for _command in (apply, drain, undrain, rollback, restore):

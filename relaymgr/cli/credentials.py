@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from relaymgr.cli import terminal
 from relaymgr.cli.client import Manager
 from relaymgr.cli.failure import EXIT_USAGE, Failure
 from relaymgr.cli.names import names, optional
@@ -137,7 +138,7 @@ def delete_credential(manager: Manager, credential: str, yes: bool) -> None:
 def read_secret(path: Path | None, what: str, *, keep_lines: bool = False, twice: bool = False) -> str:
     """A secret from a file, standard input (`-`), or asked for without showing it; its last line end is taken off."""
     if path is None:
-        if not sys.stdin.isatty():
+        if not terminal.somebody_there():
             raise Failure(f"no terminal to ask for the {what} on: give a file", EXIT_USAGE)
         asked: str = click.prompt(what.capitalize(), hide_input=True, confirmation_prompt=twice, err=True)
         return asked

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from typing import Final
 
 import click
 
+from relaymgr.cli import terminal
 from relaymgr.cli.client import Document, Manager
 from relaymgr.cli.failure import EXIT_FAILED, EXIT_USAGE, Failure
 from relaymgr.cli.options import Command
@@ -76,7 +76,7 @@ def decide(presented: Document, where: str, trust: Trust) -> str:
     if trust.any_key:
         click.echo("pinned without being compared", err=True)
         return line
-    if not sys.stdin.isatty():
+    if not terminal.somebody_there():
         raise Failure(
             f"nobody to ask: compare it on the device's console, then say --accept-host-key {fingerprint}", EXIT_USAGE
         )

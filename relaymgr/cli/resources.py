@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import click
 
+from relaymgr.cli import terminal
 from relaymgr.cli.client import Document, Manager, Parameter, segment
 from relaymgr.cli.failure import EXIT_USAGE, Failure
 from relaymgr.cli.names import identifier
@@ -61,7 +61,7 @@ def ask(question: str, yes: bool) -> None:
     """Go on only when somebody says yes; without a terminal only with --yes. The question goes to standard error."""
     if yes:
         return
-    if not sys.stdin.isatty():
+    if not terminal.somebody_there():
         raise Failure(f"{question} Nobody to ask: say --yes.", EXIT_USAGE)
     if not click.confirm(question, err=True):
         raise Failure("nothing was done")

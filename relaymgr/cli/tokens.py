@@ -11,7 +11,7 @@ import click
 
 from relaymgr.cli.client import Document, Manager, segment
 from relaymgr.cli.failure import EXIT_USAGE, Failure
-from relaymgr.cli.names import identifier, is_identifier, names
+from relaymgr.cli.names import identifier, names
 from relaymgr.cli.options import HELP, as_json, connection_options, limit_options, manager_options, open_target, yes
 from relaymgr.cli.output import at, print_json, print_listing, since, until, words
 from relaymgr.cli.resources import ask, given, listing
@@ -98,17 +98,18 @@ def revoke(manager: Manager, token: str, yes: bool) -> None:
 
 
 @token.command("list")
+@click.option("--revoked", is_flag=True, help="Those that were revoked, instead.")
 @limit_options
 @as_json
 @manager_options
-def list_tokens(manager: Manager, limit: int, everything: bool, as_json: bool) -> None:
+def list_tokens(manager: Manager, revoked: bool, limit: int, everything: bool, as_json: bool) -> None:
     """List tokens, never their texts.
 
     \b
     Example:
       relaymgr token list
     """
-    found = listing(manager, "tokens", limit, everything)
+    found = listing(manager, "tokens", limit, everything, revoked=str(revoked).lower())
     if as_json:
         print_json(found)
         return
@@ -161,14 +162,10 @@ def _through_api(target: Target, name: str, role: str, ads: tuple[str, ...], exp
 
 def _find(manager: Manager, word: str) -> Document:
     """A token that is not revoked, by identifier, name or first characters."""
-    rows = manager.rows("/tokens", limit=None).items
-    if is_identifier(word):
-        found = [row for row in rows if row["id"] == word]
-    else:
-        living = [row for row in rows if row["revoked_at"] is None]
-        found = [row for row in living if row["name"] == word] or [
-            row for row in living if len(word) >= len(row["prefix"]) and word.startswith(row["prefix"])
-        ]
+    rows = manager.rows("/tokens", limit=None, revoked="false").items
+    found = [row for row in rows if word in {row["id"], row["name"]}] or [
+        row for row in rows if len(word) >= len(row["prefix"]) and word.startswith(row["prefix"])
+    ]
     if not found:
         raise Failure("no such token; see `relaymgr token list`")
     if len(found) > 1:
