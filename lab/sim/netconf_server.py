@@ -131,9 +131,11 @@ class NetconfSession:
         self._task = asyncio.current_task()
         self.id = self._device.open_session(self)
         try:
-            with contextlib.suppress(asyncssh.Error, ConnectionError, FramingError, Disconnect, asyncio.CancelledError):
+            with contextlib.suppress(asyncssh.Error, ConnectionError, FramingError, asyncio.CancelledError):
                 await self._hello()
                 await self._serve()
+        except Disconnect:
+            self.process.get_extra_info("connection").abort()
         finally:
             self._device.close_session(self)
             self._record("out", "session-end", "")

@@ -249,10 +249,22 @@ def test_churn_replaces_its_share() -> None:
 
 async def test_a_reply_is_kept_until_something_changes(sim: RunningSim, session: Any) -> None:
     await session.rpc("<get-amt-summary/>")
-    kept = sim.device.reply_cache["summary"]
+    kept = sim.device.reply_cache["master summary"]
     await session.rpc("<get-amt-summary/>")
-    assert sim.device.reply_cache["summary"] is kept
+    assert sim.device.reply_cache["master summary"] is kept
     sim.population.advance()
     await session.rpc("<get-amt-summary/>")
-    assert sim.device.reply_cache["summary"] is not kept
+    assert sim.device.reply_cache["master summary"] is not kept
     assert etree.fromstring(kept[1]) is not None
+
+
+async def test_a_relay_in_a_routing_instance(sim: RunningSim, session: Any) -> None:
+    without_configuration(sim)
+    sim.device.edit(
+        "set routing-instances MCAST instance-type virtual-router\n"
+        "set routing-instances MCAST protocols amt relay family inet anycast-prefix 198.18.0.0/24\n"
+        "set routing-instances MCAST protocols amt relay family inet local-address 192.0.2.80"
+    )
+    reply = await session.rpc("<get-amt-summary><instance>MCAST</instance></get-amt-summary>")
+    assert reply.findtext(".//amt-active-tunnels") == "3"
+    assert len((await session.rpc("<get-amt-summary/>"))[0]) == 0

@@ -9,7 +9,7 @@ from typing import Any
 import asyncssh
 
 from lab.sim.live import LivePopulation, following
-from lab.sim.mx80 import rpc_configuration, rpc_facts, rpc_multicast, rpc_standard
+from lab.sim.mx80 import rpc_amt, rpc_configuration, rpc_facts, rpc_multicast, rpc_standard
 from lab.sim.mx80.device import Mx80
 from lab.sim.netconf_server import NetconfSession
 from lab.sim.options import RunningSim, SimOptions
@@ -19,6 +19,7 @@ from lab.sim.wire_log import WireLog
 
 HANDLERS = {
     **rpc_facts.HANDLERS,
+    **rpc_amt.HANDLERS,
     **rpc_multicast.HANDLERS,
     **rpc_standard.HANDLERS,
     **rpc_configuration.HANDLERS,

@@ -41,6 +41,8 @@ class Node:
     words: frozenset[str] = frozenset()
     children: dict[str, Node] = field(default_factory=dict)
     order: int = 0
+    like: str = ""
+    """Where its children were taken from."""
 
     @property
     def open(self) -> bool:
@@ -96,12 +98,14 @@ def wrong_value(node: Node, value: str) -> str | None:
 def _parse_line(line: str, order: int) -> Node:
     name, *rest = line.split()
     kind, key, value_type = Kind.CONTAINER, "name", ""
-    choice = ""
+    choice = like = ""
     names: tuple[str, ...] = ()
     words: list[str] = []
     for word in rest:
         if word in {"=", "!", "[]", "*"}:
             kind = {"=": Kind.LEAF, "!": Kind.FLAG, "[]": Kind.LEAF_LIST, "*": Kind.LIST}[word]
+        elif word.startswith("@"):
+            like = word[1:]
         elif word.startswith("choice:"):
             choice = word.partition(":")[2]
         elif word.startswith("flags:"):
@@ -114,7 +118,7 @@ def _parse_line(line: str, order: int) -> Node:
             key = word
         else:
             raise ValueError(f"schema.txt: {line!r}")
-    return Node(name, kind, key, value_type, choice, names, frozenset(words), order=order)
+    return Node(name, kind, key, value_type, choice, names, frozenset(words), order=order, like=like)
 
 
 @cache
@@ -129,6 +133,11 @@ def root() -> Node:
         while stack[-1][0] >= depth:
             stack.pop()
         node = _parse_line(line, order)
+        if node.like:
+            model = top
+            for name in node.like.split("."):
+                model = model.children[name]
+            node.children, node.words = model.children, model.words
         stack[-1][1].children[node.name] = node
         stack.append((depth, node))
     return top
