@@ -3,7 +3,7 @@
 Reading and writing are apart. `session()` reads and cannot write, on either database; `begin()` is one transaction
 that commits on leaving. On SQLite a writer takes the write lock at its first statement (BEGIN IMMEDIATE) and writers of
 one process queue for one connection, so that none fails half way; those of other processes wait for `BUSY_SECONDS`.
-Never nest `begin()` in `begin()`: the inner one would wait for the outer one.
+So keep transactions short: no device and no network is waited for within one.
 """
 
 from __future__ import annotations
@@ -41,9 +41,12 @@ class Database:
             self._writing = _sqlite_engine(self.url, begin="BEGIN IMMEDIATE", size=1, query_only=False)
         else:
             self._writing = _postgresql_engine(self.url, writers)
-            self._reading = _postgresql_engine(self.url, readers).execution_options(postgresql_readonly=True)
+            self._reading = _postgresql_engine(self.url, readers).execution_options(
+                postgresql_readonly=True, isolation_level="REPEATABLE READ"
+            )
         self._read_sessions = async_sessionmaker(self._reading, expire_on_commit=False)
         self._write_sessions = async_sessionmaker(self._writing, expire_on_commit=False)
+        self._writers: set[asyncio.Task[Any] | None] = set()
 
     @property
     def dialect(self) -> str:
@@ -66,9 +69,20 @@ class Database:
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[AsyncSession]:
-        """A transaction: committed on leaving, rolled back on an exception."""
-        async with self._write_sessions() as session, session.begin():
-            yield session
+        """A transaction: committed on leaving, rolled back on an exception.
+
+        Raises:
+            RuntimeError: this task is within a `begin` already, which would wait for itself.
+        """
+        task = asyncio.current_task()
+        if task in self._writers:
+            raise RuntimeError("begin() within begin()")
+        self._writers.add(task)
+        try:
+            async with self._write_sessions() as session, session.begin():
+                yield session
+        finally:
+            self._writers.discard(task)
 
     async def ping(self) -> None:
         """Ask the database something; raises SQLAlchemyError when it does not answer."""

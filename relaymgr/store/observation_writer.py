@@ -17,7 +17,7 @@ from relaymgr.store.observations import AdCache, Poll, write
 
 log = logging.getLogger(__name__)
 
-LARGEST_BATCH = 32
+LARGEST_BATCH = 16
 """Polls in one transaction: what else wants to write waits no longer than that takes."""
 _LONGEST_PAUSE = 5.0
 

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, insert, select, update
+from sqlalchemy import Row, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaymgr.domain.ad_matching import AdMatcher
 from relaymgr.domain.observed import Observation
 from relaymgr.store import events
 from relaymgr.store.observed_rows import CHANNELS, NEIGHBORS, TUNNELS, channel_rows, neighbor_rows, tunnel_rows
-from relaymgr.store.reconciling import Seen, reconcile
+from relaymgr.store.reconciling import Seen, reconcile, update_by_id
 from relaymgr.store.tables import Ad, Json, Relay, StatisticsSample
 
 log = logging.getLogger(__name__)
@@ -172,8 +172,7 @@ async def _update_relays(session: AsyncSession, polls: Sequence[Poll], relays: d
     skipped = [_after_skip(poll) for poll in polls if poll.observation is None and not poll.unreachable]
     for values in (succeeded, failed, skipped):
         if values:
-            # What is set are the keys of the dictionaries besides `row_id`.
-            await connection.execute(update(Relay).where(Relay.id == bindparam("row_id")), values)
+            await update_by_id(connection, Relay, values)
 
 
 def _after_success(poll: Poll, seen: Observation, relay: Row[Any]) -> Json:

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import FromClause, bindparam, delete, insert, select, update
-from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy import FromClause, bindparam, column, delete, func, insert, select, update
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from relaymgr.store.tables import Table
 
@@ -122,11 +123,33 @@ async def _write(session: AsyncSession, kind: Kind, writes: _Writes) -> None:
     if writes.delete:
         await connection.execute(delete(kind.table).where(columns["id"] == bindparam("row_id")), writes.delete)
     if writes.update:
-        # What is set are the keys of the dictionaries besides `row_id`.
-        await connection.execute(update(kind.table).where(columns["id"] == bindparam("row_id")), writes.update)
+        await update_by_id(connection, kind.table, writes.update)
     if writes.insert:
         await connection.execute(insert(kind.table), writes.insert)
     if writes.touch:
         other_time = columns["seen_at"] != bindparam("now", type_=columns["seen_at"].type)
         statement = update(kind.table).where(columns["relay_id"] == bindparam("of_relay"), other_time)
         await connection.execute(statement.values(seen_at=bindparam("now")), writes.touch)
+
+
+async def update_by_id(connection: AsyncConnection, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
+    """Update many rows by their id, each to values of its own.
+
+    Args:
+        connection: within a transaction.
+        table: which.
+        rows: all with the same keys: `row_id`, and the columns to set.
+    """
+    columns = table.__table__.c
+    names = [name for name in rows[0] if name != "row_id"]
+    if connection.dialect.name != "postgresql":
+        await connection.execute(update(table).where(columns["id"] == bindparam("row_id")), rows)
+        return
+    # One statement for all rows is several times as fast there as one a row.
+    kinds = {"row_id": columns["id"].type} | {name: columns[name].type for name in names}
+    arrays = [bindparam(f"all_{name}", type_=ARRAY(kind, dimensions=1)) for name, kind in kinds.items()]
+    given = (
+        func.unnest(*arrays).table_valued(*(column(name, kind) for name, kind in kinds.items())).render_derived("given")
+    )
+    statement = update(table).where(columns["id"] == given.c.row_id).values({name: given.c[name] for name in names})
+    await connection.execute(statement, {f"all_{name}": [row[name] for row in rows] for name in kinds})

@@ -115,6 +115,24 @@ async def test_readers_do_not_wait_for_a_writer(database):
         assert await reading.scalar(select(Ad.name)) == "b"
 
 
+async def test_a_transaction_within_one_is_refused_at_once(database):
+    async def nest():
+        async with database.begin(), database.begin():
+            pass
+
+    with pytest.raises(RuntimeError, match="within"):
+        await nest()
+    await add_ad(database, "a")
+
+
+async def test_a_reader_sees_one_state(database):
+    await add_ad(database, "a")
+    async with database.session() as session:
+        assert await session.scalar(select(Ad.name)) == "a"
+        await add_ad(database, "b")
+        assert (await session.scalars(select(Ad.name))).all() == ["a"]
+
+
 async def test_references_are_kept(database):
     with pytest.raises(IntegrityError):
         await add_relay(database, "r1", ad_id="0" * 32)
