@@ -180,7 +180,7 @@ class Truth(StrEnum):
     SUCCEEDED = "succeeded"
     """The device has what was desired, for good."""
     BACK = "back"
-    """The device is as it was before, for good."""
+    """The device has nothing of the change, for good."""
     CONFIRMABLE = "confirmable"
     """Our change is on the device and waits: verify, then confirm."""
     REVERTIBLE = "revertible"
@@ -238,7 +238,14 @@ def _judge_final(reading: ChangeReading, change: Change, now: datetime, window: 
         return Verdict(Truth.SUCCEEDED, "the device has what was desired and waits for nothing")
     if same(reading.owned, change.before):
         return Verdict(Truth.BACK, "the device is as it was before and waits for nothing")
+    if window.begun is Begun.REFUSED and not _left_our_mark(reading, change):
+        return Verdict(Truth.BACK, "the device refused the change; somebody else changed its owned sections since")
     return Verdict(Truth.UNCERTAIN, "the owned sections are neither what was desired nor what was before")
+
+
+def _left_our_mark(reading: ChangeReading, change: Change) -> bool:
+    comment = reading.last_commit.comment if reading.last_commit else None
+    return comment is not None and change.mark in comment
 
 
 def _judge_foreign(reading: ChangeReading, change: Change, now: datetime, window: Window) -> Verdict:
