@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
+import asyncssh
 import pytest
 from netmiko import ConfigInvalidException, NetmikoAuthenticationException
 from ntc_templates.parse import parse_output
-from sim.ios_clients import ERRORS, USER, cli, in_thread
+from sim.ios_clients import ERRORS, PASSWORD, USER, cli, in_thread, known_hosts
 
 from lab.sim import iosxe
 from lab.sim.options import SimOptions
@@ -163,3 +166,24 @@ async def test_gateways_show_only_while_the_relay_is_up(tmp_path):
 
     async with iosxe.start(SimOptions(configured=True, tunnels=2, channels=1, seed=3)) as sim:
         await in_thread(work, sim)
+
+
+async def test_a_single_command_needs_no_terminal(tmp_path):
+    async with iosxe.start(SimOptions()) as sim:
+        options = {"username": USER, "password": PASSWORD, "known_hosts": str(known_hosts(sim, tmp_path))}
+        async with asyncssh.connect(sim.host, sim.port, **options) as connection:
+            done = await connection.run("show version", check=True)
+            assert "Version 17.9.4a" in str(done.stdout)
+            assert "--More--" not in str((await connection.run("show running-config", check=True)).stdout)
+
+
+async def test_more_sessions_than_lines_are_refused(tmp_path):
+    async with iosxe.start(SimOptions()) as sim, contextlib.AsyncExitStack() as stack:
+        options = {"username": USER, "password": PASSWORD, "known_hosts": str(known_hosts(sim, tmp_path))}
+        connection = await stack.enter_async_context(asyncssh.connect(sim.host, sim.port, **options))
+        for number in range(1, 17):
+            process = await stack.enter_async_context(connection.create_process(term_type="vt100", encoding="utf-8"))
+            assert await process.stdout.readuntil("#")
+            assert len(sim.device.terminals) == number
+        refused = await connection.create_process(term_type="vt100")
+        assert (await refused.wait()).exit_status == 1

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from lab.sim.iosxe.grammar import MODES, SORTED_SECTIONS, Command, Kind
 from lab.sim.iosxe.words import Match, Refusal, Trace, Word, ambiguous, best, match_all, not_understood, split
@@ -49,17 +51,20 @@ class RunningConfiguration:
 
     Args:
         features: what the device has besides plain IOS: `amt`, `netconf`, `acl-numbers`.
+
+    Attributes:
+        root: holds the lines of global configuration.
     """
 
     def __init__(self, features: frozenset[str] = frozenset()) -> None:
         self.features = features
-        self._root = Line("", "", "global")
+        self.root = Line("", "", "global")
 
     @classmethod
     def parsed(cls, text: str, features: frozenset[str] = frozenset()) -> RunningConfiguration:
         """The configuration `text` makes; raises Refusal at the first line it does not understand."""
         configuration = cls(features)
-        configuration.merge(text)
+        configuration.root = deepcopy(_parsed(text, features))
         return configuration
 
     def merge(self, text: str) -> None:
@@ -87,24 +92,20 @@ class RunningConfiguration:
         """The body, line by line, without `end`."""
         printed: list[str] = []
         before: Line | None = None
-        for line in self._root.children:
+        for line in self.root.children:
             if before is None or before.mode or line.mode or _rank("global", before.text) != _rank("global", line.text):
                 printed.append("!")
             printed.extend(line.rendered())
             before = line
         return [*printed, "!"]
 
-    def root_lines(self) -> list[Line]:
-        """Lines of global configuration."""
-        return self._root.children
-
     def section(self, header: str) -> Line | None:
         """The global line `header`, or None."""
-        return next((line for line in self._root.children if line.text == header), None)
+        return next((line for line in self.root.children if line.text == header), None)
 
     def matching(self, beginning: str) -> list[Line]:
         """Global lines that begin so."""
-        return [line for line in self._root.children if line.text.startswith(beginning)]
+        return [line for line in self.root.children if line.text.startswith(beginning)]
 
     @property
     def hostname(self) -> str:
@@ -140,7 +141,7 @@ class RunningConfiguration:
             Refusal: with the text IOS prints; nothing is changed then.
         """
         understood = self._understand(line, path, prompt_length)
-        section = understood.path[-1] if understood.path else self._root
+        section = understood.path[-1] if understood.path else self.root
         command = understood.command
         if command.kind is Kind.SECTION:
             return self._section(understood, section)
@@ -270,6 +271,14 @@ class RunningConfiguration:
         shown = f"{number} {entry}" if "acl-numbers" in self.features else entry
         section.children.append(Line(shown, str(number)))
         section.children.sort(key=lambda child: int(child.key))
+
+
+@lru_cache(maxsize=64)
+def _parsed(text: str, features: frozenset[str]) -> Line:
+    """The lines `text` makes, kept: a bench starts a thousand routers with the same."""
+    configuration = RunningConfiguration(features)
+    configuration.merge(text)
+    return configuration.root
 
 
 def _is_acl(section: Line) -> bool:

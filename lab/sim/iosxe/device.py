@@ -133,8 +133,8 @@ class IosDevice:
         self._sessions = 0
         text = options.configuration
         if text is None:
-            name = options.hostname or profile.hostname
-            text = profile.configuration.replace("{username}", options.username).replace("{hostname}", name)
+            text = profile.configuration.replace("{username}", options.username)
+            text = text.replace("{hostname}", profile.hostname)
         self.running = RunningConfiguration.parsed(text, profile.features)
         if options.hostname is not None:
             self.running.apply(f"hostname {options.hostname}", ())

@@ -8,6 +8,7 @@ does with several gateways behind one interface, whose entries the model keys by
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 from xml.sax.saxutils import escape
 
 from lab.sim.iosxe.device import IosDevice
@@ -44,7 +45,12 @@ def tree(device: IosDevice, container: str, *, one_gateway: bool = False) -> str
 
 
 def _moment(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="seconds")
+    return _printed(int(at))
+
+
+@lru_cache(maxsize=4096)
+def _printed(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
 
 
 def _routes(seen: View, now: float, *, one_gateway: bool) -> str:

@@ -104,7 +104,7 @@ class Session:
 
     def _forget_removed(self) -> None:
         """A section that a rollback replaced is found again by its name, or left."""
-        lines = self.device.running.root_lines()
+        lines = self.device.running.root.children
         kept: Path = ()
         for section in self.path:
             current = next((line for line in lines if line.text == section.text), None)

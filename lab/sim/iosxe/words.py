@@ -120,16 +120,20 @@ class Trace:
 def match_all(patterns: Sequence[str], line: str, words: tuple[Word, ...], trace: Trace) -> list[tuple[int, Match]]:
     """Every way `words` (of `line`) fits a pattern, partly typed ones included, with the pattern's index."""
     start = Match((), 0, complete=True)
-    for pattern in patterns:
-        for _ in _walk(compile_pattern(pattern), line, words, 0, start, trace):
+    possible = [
+        (number, compile_pattern(pattern)) for number, pattern in enumerate(patterns) if _may_begin(pattern, words)
+    ]
+    for _, nodes in possible:
+        for _ in _walk(nodes, line, words, 0, start, trace):
             pass
     trace.understood = 0
     trace.incomplete.clear()
-    return [
-        (number, found)
-        for number, pattern in enumerate(patterns)
-        for found in _walk(compile_pattern(pattern), line, words, 0, start, trace)
-    ]
+    return [(number, found) for number, nodes in possible for found in _walk(nodes, line, words, 0, start, trace)]
+
+
+def _may_begin(pattern: str, words: tuple[Word, ...]) -> bool:
+    """Whether a pattern that begins with a keyword begins as the line does; most do not, and need no closer look."""
+    return not words or pattern[0] in "<{[" or pattern.lower().startswith(words[0].text.lower())
 
 
 def _walk(
