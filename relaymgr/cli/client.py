@@ -205,6 +205,8 @@ def _given(parameters: Mapping[str, Parameter]) -> dict[str, str | int | float |
 
 
 def _trust(target: Target) -> ssl.SSLContext | bool:
+    if target.url.startswith("http://"):
+        return False  # nothing is verified without TLS, redirects are not followed, and reading authorities takes time
     if target.ca_file is None:
         return True
     try:

@@ -87,23 +87,31 @@ def watch_job(manager: Manager, job_id: str, *, quiet: bool) -> Document:
     """
     display = JobDisplay(quiet=quiet)
     path = f"/jobs/{segment(job_id)}"
-    phase = ""
+    phase, told = "", 0
     with _interruptible(job_id), display.shown("job"):
         for event in follow(manager, f"{path}/events", on_break=lambda: display.note("… asking again")):
-            entry = {} if event is None else event.document()
-            logged = {"message", "progress", "phase"} <= entry.keys()
-            if logged:
-                display.entry(entry)
-                if entry["phase"] == phase:
+            document = {} if event is None else event.document()
+            if event is not None and event.event == "log":
+                display.entry(document)
+                told = document["id"]
+                if document["phase"] == phase:
                     continue
-                phase = entry["phase"]
-            job = _now(manager, path)
+                phase = document["phase"]
+            job = document if event is not None and event.event == "job" else _now(manager, path)
             if job is None:
                 continue
             display.job(job)
-            if job["state"] in ENDED and not logged:  # a line of the log may have others after it
+            if job["state"] in ENDED and (event is None or event.event == "job"):
+                if event is None:  # the stream broke before its last lines
+                    _tell_rest(manager, path, display, told)
                 return job
     raise AssertionError("a stream is followed until its reader leaves it")
+
+
+def _tell_rest(manager: Manager, path: str, display: JobDisplay, told: int) -> None:
+    for entry in manager.rows(f"{path}/log", limit=None).items:
+        if entry["id"] > told:
+            display.entry(entry)
 
 
 def _now(manager: Manager, path: str) -> Document | None:

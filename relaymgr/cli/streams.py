@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from time import monotonic, sleep
 from typing import Any, Final
 
 import httpx
@@ -84,11 +84,11 @@ def follow(
         except (httpx.TransportError, Refused) as error:
             if isinstance(error, Refused) and error.status not in TRY_AGAIN_STATUS:
                 raise
-            broken_at = time.monotonic() if broken_at is None else broken_at
-            if time.monotonic() - broken_at > patience:
+            broken_at = monotonic() if broken_at is None else broken_at
+            if monotonic() - broken_at > patience:
                 reason = str(error) or type(error).__name__
                 raise Unreachable(f"the manager at {manager.target.url} stopped answering: {reason}") from None
             on_break()
         yield None
-        time.sleep(pause)
+        sleep(pause)
         pause = min(pause * 2, _LONGEST_PAUSE)

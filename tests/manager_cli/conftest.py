@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -71,7 +72,7 @@ def somebody(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def mx1(manager: RunningManager, relaymgr: Command, request: pytest.FixtureRequest) -> str:
     """A relay of its own for each test, with a credential and an intent."""
-    name = f"mx-{request.node.name}"[:100].replace("[", "-").replace("]", "").replace("_", "-")
+    name = "mx-" + re.sub(r"[^A-Za-z0-9]+", "-", request.node.name)[:80].strip("-")
     relaymgr("credential", "add", f"c-{name}", "--username", "isthmus", "--secret-file", "-", input="s3cret-of-mx\n")
     relaymgr(
         "relay", "add", name, "--platform", "junos", "--host", "mx1.example.net",

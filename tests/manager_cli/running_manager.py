@@ -50,6 +50,8 @@ class Script:
     )
     state: str = "succeeded"
     error: tuple[str, str] | None = None
+    ends_with_stream: bool = False
+    """Jobs run until somebody read their log to its end."""
     break_streams: int = 0
     """So many streams break after their first event."""
     followed_after: list[int] = field(default_factory=list)
@@ -83,8 +85,9 @@ class PlayedWork:
         self.script.submitted.append({"kind": kind, **given})
         async with self.database.begin() as session:
             job = Job(
-                kind=kind, relay_id=given["relay_id"], plan_id=given.get("plan_id"), state=self.script.state,
-                phase="done", progress=100, result={"unchanged": not self.script.diff}, actor=given["actor"],
+                kind=kind, relay_id=given["relay_id"], plan_id=given.get("plan_id"), phase="done", progress=100,
+                state="running" if self.script.ends_with_stream else self.script.state,
+                result={"unchanged": not self.script.diff}, actor=given["actor"],
                 parameters=given.get("parameters") or {}, comment=given.get("comment", ""), ticket=given.get("ticket"),
                 created_at=now(), started_at=now(), finished_at=now(), attempt=1,
             )  # fmt: skip
@@ -116,6 +119,11 @@ class PlayedWork:
             if self.script.break_streams:
                 self.script.break_streams -= 1
                 raise ConnectionResetError("the stream broke, as the test wants")
+        if self.script.ends_with_stream:
+            async with self.database.begin() as session:
+                job = await session.get(Job, job_id)
+                assert job is not None
+                job.state = self.script.state
 
     async def create(self, **given: Any) -> Rollout:
         self.script.submitted.append(given)

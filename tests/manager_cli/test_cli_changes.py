@@ -77,15 +77,23 @@ def test_no_wait_prints_the_job_to_watch_later(manager: RunningManager, relaymgr
 
 
 def test_watch_goes_on_where_the_stream_broke(manager: RunningManager, relaymgr: Any, mx1: str) -> None:
+    manager.script.ends_with_stream = True
     job_id = relaymgr("relay", "apply", mx1, "--yes", "--no-wait").stdout.splitlines()[-1]
     manager.script.break_streams = 2
-    manager.script.followed_after.clear()
-    # a job that runs until the third connection: the played one is done, so only the stream tells the lines
-    told = relaymgr("job", "watch", job_id).stderr
-    log = relaymgr.json("job", "show", job_id)
-    assert log["state"] == "succeeded"
-    assert manager.script.followed_after[0] == 0
-    assert told.count("locked") == 1
+    told = relaymgr("job", "watch", job_id)
+    assert "apply succeeded" in told.stdout
+    first, second, third = manager.script.followed_after
+    assert (first, third) == (0, second + 1)
+    assert [told.stderr.count(message) for message in ("locked", "commit confirmed 5", "AMT answers")] == [1, 1, 1]
+
+
+def test_watch_tells_the_last_lines_of_a_job_that_ended_while_the_stream_was_broken(
+    manager: RunningManager, relaymgr: Any, mx1: str
+) -> None:
+    job_id = relaymgr("relay", "apply", mx1, "--yes", "--no-wait").stdout.splitlines()[-1]
+    manager.script.break_streams = 1
+    told = relaymgr("job", "watch", job_id)
+    assert [told.stderr.count(message) for message in ("locked", "commit confirmed 5", "AMT answers")] == [1, 1, 1]
 
 
 def test_drift_accept(manager: RunningManager, relaymgr: Any, mx1: str) -> None:
