@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -101,7 +102,11 @@ async def test_a_failing_upgrade_leaves_nothing_behind(empty_database_url, monke
     assert migrations.check(url).up_to_date
 
 
-def test_migrations_are_in_the_wheel():
-    """Hatch packs whole packages; the folder must be one, and the revision template lies in it."""
-    folder = migrations.__path__[0]
-    assert migrations.ScriptDirectory(folder).get_current_head() is not None
+def test_revisions_form_one_line_and_are_modules_of_the_package():
+    """A build packs modules of packages; a revision beside them would be missing from an installed manager."""
+    scripts = migrations.ScriptDirectory(migrations.__path__[0])
+    revisions = list(scripts.walk_revisions())
+    assert len(scripts.get_heads()) == 1
+    folder = Path(migrations.__path__[0])
+    assert {Path(revision.path).parent for revision in revisions} == {folder / "versions"}
+    assert (folder / "versions" / "__init__.py").is_file()
