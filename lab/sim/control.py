@@ -2,7 +2,7 @@
 
     {"fault": "slow:2"}      switch a fault on        {"fault": null}         switch all off
     {"clear": "slow"}        switch one off           {"tunnels": 50}         show this many tunnels
-    {"edit": "set system …"} configure as somebody on the router's own command line (MX80)
+    {"edit": "set system …"} configure as somebody on the router's own command line
     {"index": 3, …}          only the fourth simulator of the process; without it all
 
 The answer is {"faults": […]} of the last one changed, or {"error": …}.
