@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 import time
 from collections.abc import Sequence
@@ -30,12 +31,18 @@ from relaymgr.drivers.iosxe.legacy_ssh import LegacyClient
 from relaymgr.drivers.protocol import Credential, DeviceTarget
 
 _REFUSAL: Final = re.compile(
-    r"^\s*%(?! ?warning|not all config|[A-Z0-9_]+-\d-)\s*(?P<said>\S.*)$", re.IGNORECASE | re.MULTILINE
+    r"^\s*%(?! ?warning| ?not all config|[A-Z0-9_]+-\d-)\s*(?P<said>\S.*)$", re.IGNORECASE | re.MULTILINE
 )
 _LOCKED: Final = re.compile(r"Configuration mode (?:is )?locked", re.IGNORECASE)
 _KEY_CLASSES: Final = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
+_PROMPT_SPANS: Final = 8
+"""Reads a prompt may be spread over."""
+_POLL_SECONDS: Final = 0.01
 _LOST: Final = (NetmikoBaseException, paramiko.SSHException, OSError, EOFError, AttributeError)
 """What netmiko and paramiko raise on a channel that broke, or that another thread closed under them."""
+
+# At DEBUG netmiko logs all it reads, which is configurations with their secrets.
+logging.getLogger("netmiko").setLevel(logging.INFO)
 
 
 def refusal(output: str) -> str | None:
@@ -147,16 +154,31 @@ class Shell:
                 client.close()
 
     def _typed(self, line: str, pattern: str, seconds: float) -> str:
+        """Type a line and read until the prompt behind its answer; netmiko's own loop misses a closed channel."""
+        until = time.monotonic() + seconds
+        prompt = re.compile(pattern)
+        read: list[str] = []
         try:
             self._netmiko.write_channel(f"{line}\n")
-            # The prompt that ends the answer comes after the echo of the line.
-            return str(self._netmiko.read_until_pattern(pattern=pattern, read_timeout=seconds))
-        except (ReadTimeout, TimeoutError) as error:
-            raise DeadlineExceeded(self._name, f"no answer in time to: {line}") from error
+            while True:
+                data = str(self._netmiko.read_channel())
+                read.append(data)
+                if data and prompt.search("".join(read[-_PROMPT_SPANS:])):
+                    return "".join(read).replace("\r", "")
+                if time.monotonic() > until:
+                    raise DeadlineExceeded(self._name, f"no answer in time to: {line}")
+                if not data:
+                    self._wait(line)
         except UnicodeDecodeError as error:
             raise Garbage(self._name, "its answer is not text") from error
         except _LOST as error:
             raise SessionLost(self._name, f"the session broke at: {line}") from error
+
+    def _wait(self, line: str) -> None:
+        channel = self._netmiko.remote_conn
+        if channel.closed or channel.eof_received:
+            raise SessionLost(self._name, f"ended the session at: {line}")
+        time.sleep(_POLL_SECONDS)
 
     def _refuse(self, line: str, answer: str) -> None:
         if said := refusal(answer):
