@@ -184,3 +184,31 @@ async def test_killed_within_the_window_the_process_rolls_back_when_it_is_back(t
             if process.poll() is None:
                 os.kill(process.pid, signal.SIGTERM)
             await asyncio.to_thread(process.wait)
+
+
+async def test_somebody_elses_change_in_the_window_goes_back_too(tmp_path):
+    def work(sim):
+        with cli(sim, tmp_path) as device:
+            change(device)
+            sim.device.edit("interface GigabitEthernet2\n description elsewhere\n")
+            assert "by operator" in device.send_command("show running-config | include Last")
+            device.send_command("configure revert now")
+
+    async with iosxe.start(SimOptions()) as sim:
+        before = sim.device.running.text()
+        await in_thread(work, sim)
+        assert sim.device.running.text() == before
+
+
+async def test_a_section_that_went_back_under_somebodys_feet_is_left(tmp_path):
+    def work(sim):
+        with cli(sim, tmp_path) as device:
+            device.send_config_set(CHANGE, config_mode_command=WINDOW, exit_config_mode=False)
+            sim.device.revert_now("timer")
+            printed = device.send_config_set(["description lost"], enter_config_mode=False)
+            assert "% Invalid input detected" in printed  # global configuration knows no description
+
+    async with iosxe.start(SimOptions()) as sim:
+        before = sim.device.running.text()
+        await in_thread(work, sim)
+        assert sim.device.running.text() == before

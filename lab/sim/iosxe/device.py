@@ -179,6 +179,12 @@ class IosDevice:
         self.save_state()
         return after
 
+    def edit(self, lines: str, user: str = "operator") -> None:
+        """Configure as somebody else on the router; raises Refusal at the first line that is not understood."""
+        path: Section = ()
+        for line in filter(None, map(str.strip, lines.splitlines())):
+            path = self.configure(line, path, user)
+
     def printed_configuration(self, *, startup: bool = False) -> str:
         """`show running-config` or `show startup-config` in full."""
         text = self.startup.text if startup else self.running.text()

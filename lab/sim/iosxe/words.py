@@ -226,7 +226,7 @@ def _interface(words: tuple[Word, ...], index: int) -> Iterator[tuple[str, int]]
         yield kinds[0] + words[index + 1].text, 2
 
 
-class Refusal(Exception):
+class Refusal(ValueError):
     """What IOS prints instead of obeying."""
 
     def __init__(self, text: str) -> None:
