@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import socket
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -66,7 +67,7 @@ class PyezSession:
         except Exception as error:
             await self.close()
             raise await connect_error(self._target, port, error) from error
-        self._device.timeout = self._target.deadlines.rpc
+        self._device.timeout = math.ceil(self._target.deadlines.rpc)  # PyEZ cuts fractions off, and 0 is no time
         self._config = Config(self._device)
 
     async def close(self) -> None:
@@ -101,13 +102,13 @@ class PyezSession:
     async def check(self) -> None:
         """Commit check."""
         seconds = self._target.deadlines.commit
-        await self._call("commit_check", seconds=seconds, timeout=seconds)
+        await self._call("commit_check", seconds=seconds, timeout=math.ceil(seconds))
 
     async def commit(self, comment: str, confirm_minutes: int | None = None) -> None:
         """Commit."""
         seconds = self._target.deadlines.commit
         options = {} if confirm_minutes is None else {"confirm": confirm_minutes}
-        await self._call("commit", seconds=seconds, timeout=seconds, comment=comment, **options)
+        await self._call("commit", seconds=seconds, timeout=math.ceil(seconds), comment=comment, **options)
 
     async def query(self, operation: str) -> etree._Element:
         """Any RPC that changes nothing."""
@@ -193,7 +194,7 @@ class PyezSession:
             "look_for_keys": False,
             "allow_agent": False,
             "gather_facts": False,
-            "conn_open_timeout": max(1, int(self._target.deadlines.connect)),
+            "conn_open_timeout": math.ceil(self._target.deadlines.connect),
         }
 
 

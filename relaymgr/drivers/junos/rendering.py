@@ -7,7 +7,7 @@
 - The advertise policy is the operator's to attach too. Therefore a drain does not delete it, which would leave a
   dangling reference that no commit passes: it turns its one term to reject. The anycast loopback unit goes altogether;
   `protocols amt` and the local address stay, so that tunnels do.
-- Junos keeps the entries that a deleted section stood in (`fpc 1 pic 0` without tunnel-services); they mean nothing.
+- What a deleted section stood in stays, empty (`fpc 1 pic 0`, `firewall family inet`): it may have been the operator's.
 """
 
 from __future__ import annotations

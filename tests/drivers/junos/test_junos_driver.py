@@ -513,3 +513,22 @@ async def test_logs_in_with_a_key_alone(transport, full):
             await b.another(credential=Credential("isthmus", private_key=stranger)).plan(
                 driver.render(full, drained=False)
             )
+
+
+async def test_a_rollback_by_plan_leaves_nothing_but_empty_containers(full):
+    """Apply and confirm, then make the sections what they were; Junos keeps the containers they stood in."""
+    async with bench("native") as b:
+        before = b.sim.device.committed_set().splitlines()
+        desired = b.driver.render(full, drained=False)
+        plan = await b.driver.plan(desired)
+        await _apply(b.driver, desired)
+        assert b.sim.device.committed_set().splitlines() != before
+        await _apply(b.driver, plan.before)
+        assert await b.driver.read_owned(desired.scope) == plan.before
+        after = b.sim.device.committed_set().splitlines()
+        assert [line for line in after if line in before] == before
+        assert set(after) - set(before) <= {
+            "set chassis fpc 1 pic 0",
+            "set firewall family inet",
+            "set routing-options static",
+        }
