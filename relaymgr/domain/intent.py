@@ -66,6 +66,7 @@ class Advertise(_Section):
     """How the anycast prefix is announced."""
 
     protocol: AdvertiseProtocol = AdvertiseProtocol.NONE
+    """Who carries the prefix; `none` leaves it to the operator."""
     policy: PolicyName | None = None
     """Name of the export policy (Junos) or route-map (IOS-XE) that Isthmus owns; required unless `protocol` is none."""
     group: PolicyName | None = None
@@ -82,12 +83,19 @@ class IgmpParameters(_Section):
     """IGMP on AMT tunnels (RFC 3376 section 8)."""
 
     version: Literal[2, 3] = 3
+    """Version of IGMP on the tunnels; 2 has no sources."""
     query_interval_seconds: int | None = Field(default=None, ge=1, le=1024)
+    """Seconds between two General Queries."""
     query_response_interval_seconds: int | None = Field(default=None, ge=1, le=1024)
+    """Seconds within which hosts answer."""
     robustness: int | None = Field(default=None, ge=2, le=10)
+    """How many losses in a row are made up for, plus one."""
     group_limit: int | None = Field(default=None, ge=1, le=32767)
+    """Groups on one tunnel at most."""
     group_threshold_percent: int | None = Field(default=None, ge=1, le=100)
+    """Percent of `group_limit` from which on the device warns."""
     accounting: bool | None = None
+    """Whether joins and leaves are recorded on the device."""
 
     @model_validator(mode="after")
     def _interval(self) -> Self:
@@ -103,7 +111,9 @@ class GroupPolicy(_Section):
     """Which groups gateways may join; everything else is refused."""
 
     name: PolicyName
+    """Name of the policy or access list that Isthmus owns."""
     permit: tuple[IPv4Network | IPv6Network, ...] = Field(min_length=1, max_length=512)
+    """Multicast prefixes gateways may join."""
 
     @model_validator(mode="after")
     def _multicast(self) -> Self:
@@ -117,14 +127,18 @@ class PimInterface(_Section):
     """An interface that runs PIM sparse mode towards the core."""
 
     name: InterfaceName
+    """Name of the interface on the device."""
     hello_interval_seconds: int | None = Field(default=None, ge=1, le=255)
+    """Seconds between two Hellos."""
     priority: int | None = Field(default=None, ge=0, le=4294967295)
+    """DR priority."""
 
 
 class ProtectionFilter(_Section):
     """Admits UDP 2268 to the relay's addresses, at a bounded rate."""
 
     name: PolicyName
+    """Name of the filter or access list that Isthmus owns."""
     rate_kbps: int | None = Field(default=None, ge=32, le=100_000_000)
     """Discovery and Request traffic admitted, kbit/s; unbounded when absent."""
     permit_from: tuple[IPv4Network | IPv6Network, ...] = Field(default=(), max_length=512)
@@ -135,8 +149,11 @@ class TunnelServices(_Section):
     """Chassis tunnel services (Junos); slots are given, never guessed."""
 
     fpc: int = Field(ge=0, le=255)
+    """Slot of the line card."""
     pic: int = Field(ge=0, le=255)
+    """Slot of the PIC."""
     bandwidth_gbps: Literal[1, 10, 20, 40, 100]
+    """Bandwidth set aside for tunnels, Gbit/s."""
 
 
 class TraceFlag(StrEnum):
@@ -153,21 +170,28 @@ class TraceOptions(_Section):
     """Tracing of AMT on the device."""
 
     file: PolicyName
+    """Name of the trace file on the device."""
     size_bytes: int = Field(default=10_485_760, ge=10_240, le=1_073_741_824)
+    """Bytes of one file at most."""
     files: int = Field(default=3, ge=2, le=1000)
+    """Files kept."""
     flags: tuple[TraceFlag, ...] = Field(default=(TraceFlag.ERRORS,), min_length=1)
+    """What is traced."""
 
 
 class JunosExtras(_Section):
     """What only Junos knows."""
 
     tunnel_devices: tuple[Annotated[str, StringConstraints(pattern=r"^ud-\d+/\d+/\d+$")], ...] = ()
+    """Tunnel interfaces to use, in this order; the device's own choice when empty."""
     anycast_unit: int = Field(default=2268, ge=1, le=16384)
     """Unit of lo0 that holds the anycast address and nothing else."""
     local_unit: int = Field(default=0, ge=0, le=16384)
     """Unit of lo0 that holds the local address, next to what the operator has there."""
     routing_instance: PolicyName | None = None
+    """Routing instance the relay runs in; the default one when absent."""
     ssm_map_policy: PolicyName | None = None
+    """Policy that maps groups of IGMPv2 to sources."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -184,11 +208,15 @@ class IosxeExtras(_Section):
     """What only IOS-XE knows."""
 
     tunnel_interface: Annotated[str, StringConstraints(pattern=r"^Tunnel\d{1,10}$")] = "Tunnel2268"
+    """The multipoint tunnel interface that Isthmus owns."""
     tunnel_address: IPv4Address | None = None
     """Address of the multipoint tunnel interface itself; with `tunnel_prefix_length`."""
     tunnel_prefix_length: int = Field(default=24, ge=8, le=30)
+    """Prefix length of `tunnel_address`, bits."""
     local_loopback: Annotated[str, StringConstraints(pattern=r"^Loopback\d{1,10}$")] = "Loopback2268"
+    """Loopback that holds the local address."""
     anycast_loopback: Annotated[str, StringConstraints(pattern=r"^Loopback\d{1,10}$")] = "Loopback2269"
+    """Loopback that holds the anycast address and nothing else."""
 
     @model_validator(mode="after")
     def _apart(self) -> Self:
@@ -210,7 +238,9 @@ class RelayIntent(_Section):
     """What one relay shall be. A missing optional element is the device's default, and Isthmus then leaves it alone."""
 
     inet: RelayFamily | None = None
+    """AMT over IPv4."""
     inet6: RelayFamily | None = None
+    """AMT over IPv6, where the platform has it."""
     tunnel_limit: int | None = Field(default=None, ge=1, le=4294967295)
     """Tunnels at most."""
     stream_limit: int | None = Field(default=None, ge=1, le=4294967295)
@@ -218,16 +248,27 @@ class RelayIntent(_Section):
     key_timeout_minutes: int | None = Field(default=None, ge=5, le=1440)
     """Life of the secret the Response MAC is made with (RFC 7450 section 5.3.5)."""
     accounting: bool = False
+    """Whether the device counts for each tunnel."""
     igmp: IgmpParameters | None = None
+    """IGMP on the tunnels."""
     group_policy: GroupPolicy | None = None
+    """Which groups gateways may join; every one when absent."""
     pim_interfaces: tuple[PimInterface, ...] = Field(default=(), max_length=256)
+    """Interfaces that run PIM towards the core; those not named are left alone."""
     protection_filter: ProtectionFilter | None = None
+    """Filter for UDP 2268."""
     tunnel_services: TunnelServices | None = None
+    """Chassis tunnel services (Junos)."""
     trace: TraceOptions | None = None
+    """Tracing of AMT on the device."""
     advertise: Advertise = Advertise()
+    """How the anycast prefix is announced."""
     junos: JunosExtras | None = None
+    """What only Junos knows."""
     iosxe: IosxeExtras | None = None
+    """What only IOS-XE knows."""
     isthmus: IsthmusExtras | None = None
+    """What only our own relay knows."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
