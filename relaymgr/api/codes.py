@@ -67,6 +67,7 @@ CODES: Final[dict[str, Code]] = {
     "device_confirm_window_open": Code(409, "The device waits for the confirmation of a commit."),
     "device_changed": Code(409, "The device is not as it was when planned."),
     "device_refused_configuration": Code(409, "The device understood the configuration and refused it."),
+    "device_not_configured": Code(409, "The manager lacks what it takes to reach the device; `detail` says what."),
     "device_circuit_open": Code(503, "The device failed too often just now and is left alone for a while."),
 }
 """A code that is not listed is answered with 409 when another layer raised it."""

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from relaymgr.api.codes import CODES
 from relaymgr.api.problems import MEDIA_TYPE
+from relaymgr.api.schemas.intent_examples import EXAMPLES
 from relaymgr.api.schemas.problem import Fault, Problem
 
 DESCRIPTION: Final = """\
@@ -59,6 +60,9 @@ def describe(document: dict[str, Any]) -> dict[str, Any]:
         if name.endswith("Patch"):
             for member in schema.get("properties", {}).values():
                 member.pop("default", None)
+    for name, examples in EXAMPLES.items():
+        for member, example in examples.items():
+            schemas[name]["properties"][member]["examples"] = [example]
     document["components"]["parameters"] = {"RequestId": _REQUEST_ID}
     document["components"]["schemas"] = dict(sorted(schemas.items()))
     return document
