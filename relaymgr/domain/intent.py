@@ -262,7 +262,7 @@ class RelayIntent(_Section):
     trace: TraceOptions | None = None
     """Tracing of AMT on the device."""
     advertise: Advertise = Advertise()
-    """How the anycast prefix is announced."""
+    """How the anycast prefix is announced, so that gateways find the relay."""
     junos: JunosExtras | None = None
     """What only Junos knows."""
     iosxe: IosxeExtras | None = None
