@@ -9,7 +9,7 @@ import click
 
 from relaymgr.cli.changes import submit
 from relaymgr.cli.client import Manager, segment
-from relaymgr.cli.differences import print_diff
+from relaymgr.cli.differences import print_diff, print_text
 from relaymgr.cli.failure import EXIT_USAGE, Failure
 from relaymgr.cli.follow import end_of_job, watch_job
 from relaymgr.cli.names import identifier, is_identifier, names, optional
@@ -81,7 +81,7 @@ def show_backup(manager: Manager, backup: str, output: Path | None, as_json: boo
         return
     text = manager.text(f"{path}/content", "text/plain")
     if output is None:
-        click.echo(text, nl=not text.endswith("\n"))
+        print_text(text)
         return
     try:
         output.touch(mode=0o600)

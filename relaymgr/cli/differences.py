@@ -13,14 +13,18 @@ def print_diff(diff: str, empty: str = "no difference") -> None:
     if not diff.strip():
         click.echo(empty)
         return
+    print_text(diff, styled=True)
+
+
+def print_text(text: str, *, styled: bool = False) -> None:
+    """Print text of a device: on a terminal without what a terminal would obey, else as it is."""
     output = console()
-    for line in diff.rstrip("\n").splitlines():
-        text = line.expandtabs(4)
-        safe = "".join(character if character.isprintable() else "�" for character in text)
-        if output.is_terminal:
-            output.print(Text(safe, style=style_of(line)), soft_wrap=True)
-        else:
-            click.echo(safe)
+    if not output.is_terminal:
+        click.echo(text, nl=not text.endswith("\n"))
+        return
+    for line in text.rstrip("\n").split("\n"):
+        safe = "".join(character if character.isprintable() else "�" for character in line.expandtabs(8))
+        output.print(Text(safe, style=style_of(line) if styled else ""), soft_wrap=True)
 
 
 def style_of(line: str) -> str:

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from relaymgr.cli.client import Document, Manager
 from relaymgr.cli.names import names
-from relaymgr.cli.output import Row, age, at, cell, count, flag, print_pairs, since, until, words
+from relaymgr.cli.output import Cell, Row, age, at, cell, count, flag, print_pairs, since, until, words
 
 
 def relay_row(relay: Document) -> Row:
@@ -59,45 +59,41 @@ def print_relay(manager: Manager, relay: Document) -> None:
     facts = relay["facts"] or {}
     port = "" if relay["port"] is None else f" port {relay['port']}"
     device = words([str(facts[key]) for key in ("model", "version", "serial") if facts.get(key)])
-    print_pairs(
-        [
-            ("name", relay["name"]),
-            ("id", relay["id"]),
-            ("platform", relay["platform"]),
-            ("host", f"{relay['host']}{port}"),
-            ("NETCONF port", relay["netconf_port"]),
-            ("host key", relay["host_key_fingerprint"]),
-            ("AD", _name(manager, "ads", relay["ad_id"])),
-            ("site", _name(manager, "sites", relay["site_id"])),
-            ("credential", _name(manager, "credentials", relay["credential_id"])),
-            ("labels", words([f"{name}={value}" for name, value in sorted(relay["labels"].items())])),
-            ("enabled", flag(relay["enabled"])),
-            ("device", device),
-            ("hostname", facts.get("hostname")),
-            ("device up", age(facts.get("uptime_seconds"))),
-            ("state", _state(relay)),
-            ("last good poll", _polled(relay)),
-            ("tunnels", count(relay["active_tunnels"])),
-            ("channels", count(relay["active_channels"])),
-            ("drained", flag(relay["drained"])),
-            ("intent", intent_state(relay)),
-            ("drift", f"{relay['drift_state']}, looked for {_ago(relay['drift_checked_at'])}"),
-            ("confirm window", _window(relay)),
-        ]
-    )
-    for part, reason in sorted(relay["stale"].items()):
-        print_pairs([(f"stale {part}", Text(reason, style="yellow"))])
-    _print_capabilities(relay["capabilities"])
+    pairs: list[tuple[str, Cell]] = [
+        ("name", relay["name"]),
+        ("id", relay["id"]),
+        ("platform", relay["platform"]),
+        ("host", f"{relay['host']}{port}"),
+        ("NETCONF port", relay["netconf_port"]),
+        ("host key", relay["host_key_fingerprint"]),
+        ("AD", _name(manager, "ads", relay["ad_id"])),
+        ("site", _name(manager, "sites", relay["site_id"])),
+        ("credential", _name(manager, "credentials", relay["credential_id"])),
+        ("labels", words([f"{name}={value}" for name, value in sorted(relay["labels"].items())])),
+        ("enabled", flag(relay["enabled"])),
+        ("device", device),
+        ("hostname", facts.get("hostname")),
+        ("device up", age(facts.get("uptime_seconds"))),
+        ("state", _state(relay)),
+        ("last good poll", _polled(relay)),
+        ("tunnels", count(relay["active_tunnels"])),
+        ("channels", count(relay["active_channels"])),
+        ("drained", flag(relay["drained"])),
+        ("intent", intent_state(relay)),
+        ("drift", f"{relay['drift_state']}, looked for {_ago(relay['drift_checked_at'])}"),
+        ("confirm window", _window(relay)),
+    ]
+    pairs += [(f"stale {part}", Text(reason, style="yellow")) for part, reason in sorted(relay["stale"].items())]
+    print_pairs(pairs + _capabilities(relay["capabilities"]))
 
 
-def _print_capabilities(capabilities: Document | None) -> None:
+def _capabilities(capabilities: Document | None) -> list[tuple[str, Cell]]:
+    """What the device can be asked for, and why not the rest."""
     if capabilities is None:
-        print_pairs([("capabilities", None)])
-        return
-    print_pairs([("capabilities", words(sorted(capabilities.get("supported", []))))])
-    print_pairs_of = sorted(capabilities.get("reasons", {}).items())
-    if print_pairs_of:
-        print_pairs([(f"no {name}", reason) for name, reason in print_pairs_of])
+        return [("capabilities", None)]
+    missing = sorted(capabilities.get("reasons", {}).items())
+    supported = words(sorted(capabilities.get("supported", [])))
+    return [("capabilities", supported), *((f"no {name}", reason) for name, reason in missing)]
 
 
 def _state(relay: Document) -> Text:

@@ -128,16 +128,18 @@ def check(as_json: bool, **given: Any) -> None:  # noqa: ANN401
 
 def _run(work: Any) -> Any:  # noqa: ANN401 whatever the coroutine returns
     from relaymgr.store.migrations import SchemaUnusable  # noqa: PLC0415
-    from relaymgr.store.urls import DatabaseUrlInvalid  # noqa: PLC0415
+    from relaymgr.store.sealing import KeyUnusable  # noqa: PLC0415
 
     try:
         return asyncio.run(work)
-    except (DatabaseUrlInvalid, SchemaUnusable) as error:
+    except (KeyUnusable, SchemaUnusable, ValueError) as error:  # what the service and the store say of bad settings
         raise Failure(str(error), EXIT_USAGE) from None
     except SQLAlchemyError as error:
         # its text may quote a statement; the driver's own error tells what went wrong
         cause = getattr(error, "orig", None) or type(error).__name__
         raise Failure(f"the database does not answer: {cause}", EXIT_UNREACHABLE) from None
+    except OSError as error:
+        raise Failure(error.strerror or str(error), EXIT_FAILED) from None
 
 
 def run_locally(work: Any) -> Any:  # noqa: ANN401 whatever the coroutine returns

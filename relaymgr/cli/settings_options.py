@@ -5,7 +5,7 @@ from __future__ import annotations
 import types
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Union, get_args, get_origin
+from typing import Any, Final, Literal, Union, get_args, get_origin
 
 import click
 from annotated_types import Ge, Le
@@ -87,6 +87,8 @@ def _type(kind: Any, field: FieldInfo) -> click.ParamType[Any] | type:  # noqa: 
         return click.IntRange(**bounds)
     if kind is float:
         return click.FloatRange(**bounds)
+    if get_origin(kind) is Literal:
+        return click.Choice(get_args(kind))
     return click.Path(path_type=Path) if kind is Path else str
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,3 +102,28 @@ def test_bad_settings_are_named_without_their_value(relaymgr: Any, monkeypatch: 
     result = relaymgr("serve", status=2)
     assert "workers" in result.stderr
     assert "hunter2" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "told"),
+    [
+        (["--listen", "nowhere"], 2, "is not HOST:PORT"),
+        (["--listen", "0.0.0.0:0"], 2, "in clear"),
+        (["--listen", "taken"], 1, "cannot listen on 127.0.0.1"),
+        (["--listen", "127.0.0.1:0", "--database-url", "mysql://hunter2@x/y"], 2, "not supported"),
+    ],
+)
+def test_serve_that_cannot_start_says_why_in_one_line(words: list[str], status: int, told: str, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        given = [address if word == "taken" else word for word in words]
+        if "--database-url" not in given:
+            given += ["--database-url", f"sqlite:///{tmp_path}/r.db"]
+        command = [sys.executable, "-c", "from relaymgr.cli import main; main(prog_name='relaymgr')", "serve", *given]
+        ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == status
+    assert told in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert "hunter2" not in ended.stderr
