@@ -31,10 +31,12 @@ _ERRORS: Final = {
     "refused_bad_source": "invalid_address",
     "refused_not_for_a_relay": "unexpected_type",
     "refused_unknown_type": "unexpected_type",
-    "refused_too_short": "incomplete_packets",
     "refused_truncated": "incomplete_packets",
+    "refused_malformed": "incomplete_messages",
+    "refused_inner_truncated": "incomplete_messages",
+    "refused_inner_malformed": "incomplete_messages",
+    "refused_inner_bad_checksum": "invalid_checksum",
     "refused_unknown_tunnel": "no_gateway",
-    "refused_inner_checksum": "invalid_checksum",
 }
 
 
