@@ -65,7 +65,7 @@ TRANSITIONS: Final[dict[Phase, frozenset[Phase]]] = {
     Phase.LOADING: _OPEN - {Phase.CONFIRMING} | _SETTLED,
     Phase.PENDING: _OPEN - {Phase.CONFIRMING} | _SETTLED,
     Phase.VERIFYING: _OPEN | _SETTLED,
-    Phase.CONFIRMING: _OPEN | _SETTLED,
+    Phase.CONFIRMING: _OPEN - {Phase.CONFIRMING} | _SETTLED,
     Phase.REVERTING: _OPEN - {Phase.CONFIRMING} | _SETTLED,
     Phase.WAITING: _OPEN - {Phase.CONFIRMING} | _SETTLED,
     Phase.CONFIRMED: frozenset(),

@@ -20,10 +20,10 @@ _JUNOS = (
     r"\s+(?:\d\s+)?)(?P<body>\"[^\"]*\"|[^;]+?)(?=\s*;|\s*$)"
 )
 _IOS = (
-    r"(?P<head>\b(?:password|key|md5|wpa-psk|tacacs-key)\s+(?:ascii\s+|encryption\s+)?(?:\d\s+)?)"
+    r"(?P<head>\b(?:key\s+\d+\s+md5|password|key|md5|wpa-psk|tacacs-key)\s+(?:ascii\s+|encryption\s+)?(?:\d\s+)?)"
     r"(?P<body>(?!\"?<secret>)[^\s;]+)"
 )
-_COMMUNITY = r"(?P<head>\bsnmp(?:-server)?\s+community\s+|^\s*community\s+(?=\S+\s*\{))(?P<body>[^\s;]+)"
+_COMMUNITY = r"(?P<head>\bsnmp(?:-server)?\s+community\s+|^[+\-\s]*community\s+(?=\S+\s*\{))(?P<body>[^\s;]+)"
 _ASSIGNED = r"""(?P<head>["']?\w*(?:password|secret|token|passphrase|private_key|api_key)["']?\s*[=:]\s*)(?P<body>.+)"""
 _CIPHER = r"(?P<head>)(?P<body>\$(?:1|5|6|8|9)\$[^\s\"';<]+)"
 

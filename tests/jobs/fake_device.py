@@ -13,7 +13,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
-from types import SimpleNamespace
 from typing import Any
 
 from relaymgr.domain.configuration import (
@@ -329,4 +328,14 @@ class Process:
         pass
 
 
-SEALER = SimpleNamespace(seal=lambda plain, context: plain[::-1], open=lambda sealed, context: sealed[::-1])
+class Backwards:
+    """Seals by turning around, so that a test sees what was sealed."""
+
+    def seal(self, plain: bytes, _context: str) -> bytes:
+        return plain[::-1]
+
+    def open(self, sealed: bytes, _context: str) -> bytes:
+        return sealed[::-1]
+
+
+SEALER = Backwards()

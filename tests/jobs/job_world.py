@@ -26,6 +26,9 @@ class Setting:
         self.world = World()
         self.devices: dict[str, FakeDevice] = {}
         self._device = device
+        self.patience = 60.0
+        self.stride = 3.0
+        """Seconds between two looks of the reaper."""
 
     @property
     def device(self) -> FakeDevice:
@@ -80,7 +83,7 @@ class Setting:
             SEALER,
             self.world.clock,
             self.world.sleep,
-            Timing(**{"lease": 30.0, "plan_wait": 0.1, **timing}),
+            Timing(**{"lease": 30.0, "plan_wait": 0.1, "verify_patience": self.patience, **timing}),
         )
         return process, assemble(parts, process, probe=probe)
 
@@ -105,7 +108,7 @@ class Setting:
             if not any(state in ACTIVE for state in states):
                 return
             assert self.world.clock().timestamp() < deadline, states
-            self.world.advance(3)
+            self.world.advance(self.stride)
             await jobs.reaper.tick()
 
     async def _work(self, process: Process, jobs: Jobs) -> None:

@@ -297,7 +297,7 @@ async def test_what_the_service_refuses(database):
     setting = Setting(database)
     relay_id = await setting.add_relay()
     bare = await setting.add_relay("mx2", intent=None)
-    process, jobs = setting.process()
+    _, jobs = setting.process()
     submit = jobs.service.submit
     plan = await jobs.planner.make_plan(relay_id, "apply", "operator")
     with pytest.raises(NotFound):
