@@ -141,11 +141,21 @@ class PyezSession:
             raise raised from error
 
     async def _blocking(self, call: Callable[[], Result], seconds: float, doing: str) -> Result:
-        future = asyncio.get_running_loop().run_in_executor(self._context.executor, call)
+        loop = asyncio.get_running_loop()
+        begun = asyncio.Event()
+
+        def run() -> Result:
+            loop.call_soon_threadsafe(begun.set)
+            return call()
+
+        future = loop.run_in_executor(self._context.executor, run)
         try:
+            # The deadline is the device's; waiting for a thread is not its fault, and ends with others' deadlines.
+            await begun.wait()
             done, _ = await asyncio.wait({future}, timeout=seconds + _GRACE)
         except asyncio.CancelledError:
             self._hang_up()
+            future.cancel()
             future.add_done_callback(_forget)
             raise
         if not done:

@@ -532,3 +532,21 @@ async def test_a_rollback_by_plan_leaves_nothing_but_empty_containers(full):
             "set firewall family inet",
             "set routing-options static",
         }
+
+
+async def test_a_cancelled_change_lets_go_of_the_device(transport, full):
+    async with bench(transport) as b:
+        change = await planned(b.driver, b.driver.render(full, drained=False))
+        b.sim.faults.set("no-reply-rpc:commit-configuration")
+        doing = asyncio.create_task(b.driver.begin_change(change))
+        async with asyncio.timeout(15):
+            while "commit-configuration" not in b.requests:
+                await asyncio.sleep(0.02)
+            doing.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await doing
+            while b.sim.device.lock_holder is not None or b.sim.device.sessions:
+                await asyncio.sleep(0.02)
+        b.sim.faults.set(None)
+        assert (await b.driver.read_change(change)).owned == change.before
+        assert not b.sim.device.candidate_differs
