@@ -66,9 +66,9 @@ def same(first: etree._Element, second: etree._Element, node: Node) -> bool:
     if first.tag != second.tag:
         return False
     if node.kind is Kind.LEAF_LIST:
-        return _text(first) == _text(second)
-    if node.has("whole"):
-        return content(first) == content(second)
+        return _text(first) == _text(second) or (not _text(second) and second.get("existing") is not None)
+    if node.has("whole") and second.get("existing") is None:
+        return content(first)[2:] == content(second)[2:]
     return key_of(first, node) == key_of(second, node)
 
 
@@ -131,7 +131,8 @@ class _Merger:
         if node.names and key_of(delta, node) not in node.names:
             self._problem((*path, node.name), "syntax error", key_of(delta, node) or "")
             return
-        if node.kind in {Kind.LEAF, Kind.LEAF_LIST}:
+        marks_only = delta.get("existing") is not None and not _text(delta)
+        if node.kind in {Kind.LEAF, Kind.LEAF_LIST} and not marks_only:
             wrong = wrong_value(node, _text(delta)) if _text(delta) else "missing argument"
             if wrong:
                 self._problem((*path, node.name), wrong, _text(delta) or node.name)
@@ -159,7 +160,7 @@ class _Merger:
             _remove_alternatives(target, node, parent)
         self._annotate(target, there, delta, node)
         if node.kind in {Kind.LEAF, Kind.LEAF_LIST} or (node.kind is Kind.ANY and not len(delta)):
-            there.text = _text(delta) or None
+            there.text = _text(delta) or there.text
         elif node.kind is not Kind.FLAG:
             self.children(there, delta, node, (*path, *words_of(delta, node)))
 
@@ -170,10 +171,13 @@ class _Merger:
 
     @staticmethod
     def _annotate(target: etree._Element, there: etree._Element, delta: etree._Element, node: Node) -> None:
-        if delta.get("inactive") is not None:
-            there.set("inactive", "inactive")
+        twins = list(target.findall(str(there.tag))) if node.kind is Kind.LEAF_LIST else [there]
+        if delta.get("inactive") is not None or (len(twins) > 1 and twins[0].get("inactive") is not None):
+            for one in twins:
+                one.set("inactive", "inactive")
         if delta.get("active") is not None:
-            there.attrib.pop("inactive", "")
+            for one in twins:
+                one.attrib.pop("inactive", "")
         where, beside = delta.get("insert"), delta.get("name") or delta.get("key")
         if where in {"before", "after", "first", "last"}:
             others = [child for child in target if child.tag == there.tag and child is not there]

@@ -99,7 +99,7 @@ def _commands(parent: etree._Element, node: Node, path: tuple[str, ...]) -> Iter
             if not inner:
                 yield " ".join(("set", *here))
             elif below.has("oneliner"):
-                yield "set " + " ".join((*path, *statement_lines(below, elements)[0].rstrip(";").split(" ")))
+                yield "set " + " ".join((*path, *_single(below, first)[0].rstrip(";").split(" ")))
             else:
                 yield from _commands(first, below, here)
         if first.get("inactive") is not None:

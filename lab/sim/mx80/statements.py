@@ -70,6 +70,7 @@ def parse_command(line: str, root: Node) -> tuple[etree._Element | None, list[Lo
     if verb == "delete":
         last.set("delete", "delete")
     elif verb in {"deactivate", "activate"}:
+        last = _statement_of(last, root)
         last.set("existing", "existing")
         last.set("inactive" if verb == "deactivate" else "active", verb)
     elif beside is not None:
@@ -77,6 +78,19 @@ def parse_command(line: str, root: Node) -> tuple[etree._Element | None, list[Lo
         last.set("insert", beside[0])
         last.set("name", beside[1])
     return top, []
+
+
+def _statement_of(element: etree._Element, root: Node) -> etree._Element:
+    """The statement an element is written in: for what stands on a statement's own line, that statement."""
+    node: Node | None = root
+    for one in [element, *element.iterancestors()][-2::-1]:
+        node = node.child(str(one.tag)) if node is not None else None
+        if node is not None and node.has("oneliner"):
+            for child in list(one):
+                if child.tag != node.key or node.kind is not Kind.LIST:
+                    one.remove(child)
+            return one
+    return element
 
 
 def _tokens(text: str) -> Iterator[str]:
@@ -146,8 +160,10 @@ def _statement(
     except _Wrong as wrong:
         problems.append(wrong.problem)
         return None
+    outer = node.child(str(element[-1].tag)) if len(element) else None
+    marked = element[-1] if outer is not None and outer.has("oneliner") else last
     for name, value in attributes:
-        last.set(name, value)
+        marked.set(name, value)
     return last, last_node, last_path
 
 
