@@ -209,5 +209,6 @@ class Changes:
     async def _take_back_if_pending(self) -> None:
         """After a refused line. Where this fails too the timer does it, and `read` says so."""
         with suppress(DriverError):
-            if await self._timer() is not None:
+            timer = await self._timer()
+            if timer is not None and timer.user in {self._user, ""}:
                 await (await self._sessions.cli()).show("configure revert now", self._target.deadlines.commit)

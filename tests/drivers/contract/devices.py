@@ -27,6 +27,11 @@ from relaymgr.domain.platforms import Platform
 from relaymgr.drivers.protocol import Credential, Deadlines, DeviceTarget, Driver, DriverContext
 from relaymgr.drivers.registry import make_driver
 
+RELAYS = ("junos", "iosxe", "iosxe-cli", "isthmus")
+CHANGED = (*RELAYS, "iosxe-16")
+"""A release without config-ios-cli-rpc besides, configured on its command line and watched over NETCONF."""
+EVERY = (*RELAYS, "ios")
+
 SECRET = "synthetic-secret-of-the-contract"
 FAST = Deadlines(connect=3, rpc=3, commit=3)
 PATIENT = Deadlines(connect=20, rpc=20, commit=30)
