@@ -86,7 +86,7 @@ def problem(code: str, detail: str, *, headers: dict[str, str] | None = None, **
 def responses(*codes: str) -> dict[int | str, dict[str, Any]]:
     """The `responses` of a route that may answer these codes."""
     found: dict[int | str, dict[str, Any]] = {}
-    for code in codes:
+    for code in dict.fromkeys(codes):
         status = CODES[code].status
         known = found[status]["description"] + ", " if status in found else ""
         found[status] = {"description": f"{known}`{code}`", "content": {MEDIA_TYPE: {"schema": _REFERENCE}}}

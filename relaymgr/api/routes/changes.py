@@ -26,8 +26,16 @@ from relaymgr.store.principals import Principal
 
 router = APIRouter(prefix="/api/v1", tags=["changes"])
 _REFUSED: Final = ("not_found", "relay_disabled", "host_key_not_pinned", "no_credential", "confirm_window_open")
-_PLANNING: Final = (*_REFUSED, "no_intent", "capability_missing", *DEVICE_CODES)
-_SUBMITTING: Final = (*_REFUSED, "plan_expired", "plan_mismatch", "idempotency_key_reused")
+_PLANNING: Final = (*_REFUSED, "no_intent", "not_applied", "credential_unusable", "capability_missing", *DEVICE_CODES)
+_SUBMITTING: Final = (
+    *_REFUSED,
+    "conflict",
+    "no_intent",
+    "not_applied",
+    "plan_expired",
+    "plan_mismatch",
+    "idempotency_key_reused",
+)
 _PLANS_AT_ONCE: Final = 16
 
 
@@ -102,7 +110,7 @@ async def _change(
     return job_answer(await submit(services, caller, order))
 
 
-_CHANGE_ANSWERS: Final = responses(*_PLANNING, "plan_expired", "plan_mismatch", "idempotency_key_reused") | {
+_CHANGE_ANSWERS: Final = responses(*_PLANNING, *_SUBMITTING) | {
     200: {"model": Plan, "description": "With `dry_run`: the plan."}
 }
 
@@ -215,7 +223,7 @@ async def _ask(services: Services, caller: Principal, kind: str, relay_id: str, 
     status_code=202,
     dependencies=[OPERATOR],
     response_model=Job,
-    responses=responses(*_REFUSED, "idempotency_key_reused"),
+    responses=responses(*_REFUSED, "conflict", "idempotency_key_reused"),
 )
 async def check_drift(services: ServicesOf, caller: Caller, relay_id: PathId, key: IdempotencyKey = None) -> Response:
     """Compare the owned sections with what the last confirmed change left, now."""
@@ -228,7 +236,7 @@ async def check_drift(services: ServicesOf, caller: Caller, relay_id: PathId, ke
     status_code=202,
     dependencies=[OPERATOR],
     response_model=Job,
-    responses=responses(*_REFUSED, "idempotency_key_reused"),
+    responses=responses(*_REFUSED, "conflict", "idempotency_key_reused"),
 )
 async def take_backup(services: ServicesOf, caller: Caller, relay_id: PathId, key: IdempotencyKey = None) -> Response:
     """Read the whole configuration and keep it if it changed."""

@@ -132,7 +132,16 @@ async def list_rollouts(
     status_code=201,
     dependencies=[OPERATOR],
     response_model=Rollout,
-    responses=responses("not_found", "relay_disabled", "host_key_not_pinned", "no_credential", "confirm_window_open"),
+    responses=responses(
+        "not_found",
+        "relay_disabled",
+        "host_key_not_pinned",
+        "no_credential",
+        "confirm_window_open",
+        "conflict",
+        "no_intent",
+        "not_applied",
+    ),
 )
 async def create_rollout(services: ServicesOf, caller: Caller, body: RolloutCreate) -> Response:
     """Start a rollout. Each wave starts when the one before has ended; none once more failed than the budget allows."""
