@@ -68,7 +68,7 @@ SITUATIONS = [
 
 FIRST_OF_ITS_OWN = 15
 """Steps before this are the same in every situation."""
-LONGEST = 60
+LONGEST = 46
 """Steps after which a change only waits and repeats itself."""
 
 
@@ -114,7 +114,9 @@ class Story:
             assert job.state == "succeeded"
             assert relay.applied_text == owned
         elif owned == "":
-            assert job.state in {"failed", "rolled_back"}, (job.state, job.error_detail)
+            # Behind a window of somebody else that stays open nobody knows what the device will go back to.
+            unknown = {"uncertain"} if self.situation is window_of_somebody else set()
+            assert job.state in {"failed", "rolled_back"} | unknown, (job.state, job.error_detail)
             assert relay.applied_text is None
         else:
             assert job.state == "uncertain"
