@@ -82,6 +82,8 @@ class ChangeReading:
     seconds_left: int | None = None
     last_commit: CommitRecord | None = None
     device_fingerprint: str | None = None
+    committed: bool | None = None
+    """Our mark stands among the device's commits: it took the change, whatever came of it since. None: not told."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,13 +30,14 @@ class Ending:
     """The device has what was desired, for good."""
 
 
-def ending_of(truth: Truth, reason: str, attempt: Attempt) -> Ending:
+def ending_of(truth: Truth, reason: str, attempt: Attempt, *, committed: bool | None = None) -> Ending:
     """From what is true of the device to what is said of the job.
 
     Args:
         truth: SUCCEEDED, BACK or UNCERTAIN.
         reason: the verdict's.
         attempt: the job's.
+        committed: whether the device tells that it took the change at some time; None where it does not tell.
     """
     if truth is Truth.SUCCEEDED:
         if attempt.window.verified is False:
@@ -47,7 +48,7 @@ def ending_of(truth: Truth, reason: str, attempt: Attempt) -> Ending:
         return Ending("uncertain", Phase.UNCERTAIN, "outcome_uncertain", reason)
     if attempt.window.verified is False:
         return Ending("rolled_back", Phase.REVERTED, attempt.why_not or VERIFICATION_FAILED, reason)
-    if attempt.window.begun is Begun.ACCEPTED:
+    if attempt.window.begun is Begun.ACCEPTED or committed:
         return Ending("rolled_back", Phase.REVERTED, "confirm_window_elapsed", reason)
     code = attempt.doubt or "job_interrupted"
     return Ending("failed", Phase.REFUSED, code, attempt.doubt_detail or reason)

@@ -147,7 +147,9 @@ class Settler:
             verification = {"passed": passed(checks), "checks": [check.dump() for check in checks]}
             result["verification"] = verification
             await held.note("somebody confirmed the change before it was verified", level="warning", data=verification)
-        await finish(self._parts, held, ending_of(verdict.truth, verdict.reason, attempt), plan=plan, result=result)
+        committed = reading.committed if reading is not None else None
+        ending = ending_of(verdict.truth, verdict.reason, attempt, committed=committed)
+        await finish(self._parts, held, ending, plan=plan, result=result)
         if verdict.truth is Truth.SUCCEEDED:
             await self._back_up(held)
 

@@ -107,7 +107,8 @@ class ChangeProcedure:
 
     async def history(self) -> tuple[commit_history.CommitEntry | None, Confirmation]:
         """The newest commit and whether it waits."""
-        entry, state, _ = await read_history(self._session.query)
+        commits, state, _ = await read_history(self._session.query)
+        entry = commits[0] if commits else None
         return entry, state
 
     async def _refuse_open_window(self) -> None:
@@ -187,12 +188,13 @@ def _comment(change: Change) -> str:
     return f"{change.mark} {said}".strip()[:_LONGEST_COMMENT]
 
 
-async def read_history(query: Query) -> tuple[commit_history.CommitEntry | None, Confirmation, int | None]:
-    """Newest commit, whether it waits, and seconds left, asked through `query` (operation -> reply)."""
-    entry = commit_history.newest(await query(commit_history.QUERY))
+async def read_history(query: Query) -> tuple[list[commit_history.CommitEntry], Confirmation, int | None]:
+    """Commits, newest first, whether that waits, and seconds left, asked through `query` (operation -> reply)."""
+    commits = commit_history.entries(await query(commit_history.QUERY))
+    entry = commits[0] if commits else None
     clock = None
     if entry is not None and entry.confirm_minutes is not None:
         with suppress(ConfigurationRefused):
             clock = commit_history.device_clock(await query(commit_history.CLOCK))
     state, left = commit_history.confirmation(entry, clock)
-    return entry, state, left
+    return commits, state, left

@@ -46,8 +46,14 @@ class CommitEntry:
 
 def newest(reply: etree._Element) -> CommitEntry | None:
     """The entry 0 of a reply to QUERY; None where the device tells of none."""
+    return next(iter(entries(reply)), None)
+
+
+def entries(reply: etree._Element) -> list[CommitEntry]:
+    """Every entry of a reply to QUERY, entry 0 first; empty where the device tells of none."""
+    found: list[CommitEntry] = []
     for entry in descendants(reply, "commit-history"):
-        if child_text(entry, "sequence-number") not in {None, "0"}:
+        if not found and child_text(entry, "sequence-number") not in {None, "0"}:
             continue
         texts = tuple(" ".join((child.text or "").split()) for child in children(entry) if local_name(child) in _TEXTS)
         epoch = _seconds(find(entry, "date-time"))
@@ -57,8 +63,8 @@ def newest(reply: etree._Element) -> CommitEntry | None:
             client=child_text(entry, "client"),
             comment="; ".join(text for text in texts if text) or None,
         )
-        return CommitEntry(record, texts, epoch)
-    return None
+        found.append(CommitEntry(record, texts, epoch))
+    return found
 
 
 def device_clock(reply: etree._Element) -> int | None:

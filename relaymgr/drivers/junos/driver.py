@@ -109,7 +109,8 @@ class JunosDriver:
 
     async def read_change(self, change: Change) -> ChangeReading:
         """Owned sections, open window, newest commit and fingerprint, all committed and without a lock."""
-        entry, state, left = await read_history(self._query)
+        commits, state, left = await read_history(self._query)
+        entry = commits[0] if commits else None
         root = whole(self._target.name, await self._query(COMMITTED))
         scope = change.desired.scope
         text, digest = await asyncio.to_thread(lambda: (cut(root, scope), fingerprint(root)))
@@ -120,6 +121,7 @@ class JunosDriver:
             seconds_left=left,
             last_commit=entry.record if entry is not None else None,
             device_fingerprint=digest,
+            committed=any(commit.carries(change.mark) for commit in commits) if commits else None,
         )
 
     async def confirm_change(self, change: Change) -> None:

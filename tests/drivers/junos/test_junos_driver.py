@@ -132,6 +132,7 @@ async def test_apply_confirm_and_nothing_else_changes(transport, full):
         change = await planned(b.driver, desired)
         reading = await b.driver.read_change(change)
         assert (reading.owned, reading.device_fingerprint) == (change.before, change.device_fingerprint)
+        assert reading.committed is False
         await b.driver.begin_change(change)
         reading = await b.driver.read_change(change)
         assert reading.owned == desired
@@ -163,6 +164,7 @@ async def test_the_timer_takes_an_unconfirmed_change_back(transport, full):
             while (reading := await b.driver.read_change(change)).owned != change.before:
                 await asyncio.sleep(0.05)
         assert reading.confirmation is Confirmation.NONE
+        assert reading.committed is True  # its history still tells that it took the change
         assert b.sim.device.committed_text() == before
         with pytest.raises(ConfigurationChanged):
             await b.driver.confirm_change(change)
