@@ -28,8 +28,9 @@ from relaymgr.drivers.protocol import Credential, Deadlines, DeviceTarget, Drive
 from relaymgr.drivers.registry import make_driver
 
 RELAYS = ("junos", "iosxe", "iosxe-cli", "isthmus")
-CHANGED = (*RELAYS, "iosxe-16")
-"""A release without config-ios-cli-rpc besides, configured on its command line and watched over NETCONF."""
+CHANGED = (*RELAYS, "junos-pyez", "iosxe-16")
+"""Besides, MX80 through PyEZ, which is slow (with an RSA host key the driver's own session is used), and a release
+without config-ios-cli-rpc, configured on its command line and watched over NETCONF."""
 EVERY = (*RELAYS, "ios")
 
 SECRET = "synthetic-secret-of-the-contract"
@@ -102,7 +103,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench(name: str, folder: Path, *, minute_seconds: float = 60.0) -> AsyncIterator[Bench]:
-    """The device called `name`: junos, iosxe, iosxe-cli, iosxe-16, ios or isthmus."""
+    """The device called `name`: one of CHANGED, or ios."""
     executor = ThreadPoolExecutor(8)
     opened = (
         _isthmus(folder, executor, minute_seconds) if name == "isthmus" else _simulated(name, executor, minute_seconds)
@@ -117,17 +118,21 @@ async def bench(name: str, folder: Path, *, minute_seconds: float = 60.0) -> Asy
 
 @asynccontextmanager
 async def _simulated(name: str, executor: Executor, minute_seconds: float) -> AsyncIterator[Bench]:
-    options = SimOptions(password=SECRET, minute_seconds=minute_seconds, tunnels=3)
+    key = asyncssh.generate_private_key("ssh-rsa") if name == "junos" else None
+    options = SimOptions(password=SECRET, minute_seconds=minute_seconds, tunnels=3, host_key=key)
     platform = Platform(name.partition("-")[0])
     configured = replace(options, configured=True)
     started = {
         "junos": lambda: mx80.start(options),
+        "junos-pyez": lambda: mx80.start(options),
         "iosxe": lambda: iosxe.start(configured),
         "iosxe-16": lambda: iosxe.start(configured, ios_version="16.12.5"),
         "iosxe-cli": lambda: iosxe.start(replace(configured, netconf_port=None)),
         "ios": lambda: ios.start(options),
     }[name]()
-    foreign = {"junos": ("root-authentication",)}.get(name, (" description core", "router bgp 65000", "hostname "))
+    foreign = {Platform.JUNOS: ("root-authentication",)}.get(
+        platform, (" description core", "router bgp 65000", "hostname ")
+    )
     async with started as sim:
         yield Bench(
             name=name,

@@ -154,7 +154,7 @@ async def test_a_confirmed_change_stays_and_leaves_nothing_to_plan(name, tmp_pat
         assert again.device_fingerprint != made.device_fingerprint
 
 
-@pytest.mark.parametrize("name", RELAYS)
+@pytest.mark.parametrize("name", CHANGED)
 async def test_what_nobody_confirms_goes_back_by_itself(name, tmp_path):
     async with opened(name, tmp_path, minute_seconds=2.0) as device:
         driver = device.driver()
