@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, Generic, Literal, TypeVar
 
 from fastapi import Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, inspect
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -76,6 +77,13 @@ class Resource(Generic[Row]):
     columns: tuple[str, ...] = field(default=())
     """Of the CSV; all fields of the schema when empty."""
 
+    @cached_property
+    def _read(self) -> tuple[InstrumentedAttribute[Any], ...]:
+        """Every column but sealed ones: nothing of a listing needs them, and they are large."""
+        table = self.listing.table
+        names = [attribute.key for attribute in inspect(table).column_attrs]
+        return tuple(getattr(table, name) for name in names if name != "sealed")
+
     async def answer(
         self,
         request: Request,
@@ -121,6 +129,7 @@ class Resource(Generic[Row]):
                 sort=query.sort,
                 cursor=cursor,
                 limit=limit,
+                columns=self._read,
             )
         except PagingError as error:
             raise Refused(error.code, str(error)) from None

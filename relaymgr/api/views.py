@@ -7,6 +7,7 @@ import binascii
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 from sqlalchemy import select
@@ -90,23 +91,21 @@ async def freshness(session: AsyncSession, relay_ids: Iterable[str]) -> Freshnes
 def observed_view(schema: type[Output], part: str) -> View[Any]:
     """A view of rows polls replace; `part` names what of the poll they come from."""
     own = tuple(name for name in schema.model_fields if name not in observed.Observed.model_fields)
+    read = attrgetter(*own, "relay_id", "seen_at")
 
     async def view(session: AsyncSession, rows: Sequence[Any], services: Services) -> Dicts:
         now = services.clock()
         relays_of_rows = await freshness(session, (row.relay_id for row in rows))
         items: Dicts = []
         for row in rows:
-            if (known := relays_of_rows.get(row.relay_id)) is None:
+            *values, relay_id, seen_at = read(row)
+            if (known := relays_of_rows.get(relay_id)) is None:
                 continue  # deleted between two questions
-            name, polled_at, stale, lost = known
-            item: dict[str, Any] = {column: getattr(row, column) for column in own}
-            item |= {
-                "relay_id": row.relay_id,
-                "relay_name": name,
-                "polled_at": polled_at,
-                "age_seconds": age(now, row.seen_at),
-                "stale": stale.get(part) or lost,
-            }
+            item: dict[str, Any] = dict(zip(own, values, strict=True))
+            item["relay_id"] = relay_id
+            item["relay_name"], item["polled_at"], stale, lost = known
+            item["age_seconds"] = age(now, seen_at)
+            item["stale"] = stale.get(part) or lost
             items.append(item)
         return items
 

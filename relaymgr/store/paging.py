@@ -89,6 +89,7 @@ async def read_page(
     sort: str | None = None,
     cursor: str | None = None,
     limit: int = 100,
+    columns: Sequence[Column] | None = None,
 ) -> Page[Row]:
     """One page.
 
@@ -100,6 +101,8 @@ async def read_page(
         sort: `name` ascending or `-name` descending; the listing's default when absent.
         cursor: `next_cursor` of the page before, with the same sort.
         limit: rows at most, 1..1000.
+        columns: read only these, as plain rows with the same attributes: a third of the time of making entities. The
+            key and the columns sorted by are among them.
 
     Raises:
         PagingError: anything the client got wrong.
@@ -107,10 +110,12 @@ async def read_page(
     if not 1 <= limit <= LARGEST_PAGE:
         raise PagingError(f"limit must be 1 to {LARGEST_PAGE}")
     order = _Order.of(listing, sort)
-    statement = select(listing.table).where(*where, *_conditions(listing, filters or {}))
+    statement: Select[Any] = select(listing.table) if columns is None else select(*columns)
+    statement = statement.where(*where, *_conditions(listing, filters or {}))
     if cursor is not None:
         statement = statement.where(order.after(cursor))
-    rows = (await session.scalars(order.apply(statement).limit(limit + 1))).all()
+    result = await session.execute(order.apply(statement).limit(limit + 1))
+    rows: Sequence[Any] = result.scalars().all() if columns is None else result.all()
     if len(rows) <= limit:
         return Page(rows, None)
     return Page(rows[:limit], order.cursor(rows[limit - 1]))
@@ -154,7 +159,7 @@ class _Order:
     def by_key_only(self) -> bool:
         return self.column.key == self.key.key
 
-    def apply(self, statement: Select[tuple[Row]]) -> Select[tuple[Row]]:
+    def apply(self, statement: Select[Any]) -> Select[Any]:
         columns = [self.key] if self.by_key_only else [self.column, self.key]
         ordered = [column.desc() if self.descending else column.asc() for column in columns]
         if self.nullable:
