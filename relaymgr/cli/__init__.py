@@ -35,7 +35,7 @@ On the manager's machine:
 From anywhere (the address and the token come from flags, ISTHMUS_URL and ISTHMUS_TOKEN, or a profile):
 
 \b
-    relaymgr profile set noc --manager https://relaymgr.example.net
+    relaymgr profile set noc --url https://relaymgr.example.net
     relaymgr credential add mx80 --username isthmus
     relaymgr relay add mx1 --platform junos --host mx1.example.net --credential mx80
     relaymgr relay intent put mx1 mx1.yaml

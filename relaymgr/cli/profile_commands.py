@@ -23,7 +23,7 @@ def profile() -> None:
 
     \b
     Example:
-      relaymgr profile set noc --manager https://relaymgr.example.net
+      relaymgr profile set noc --url https://relaymgr.example.net
       relaymgr profile use noc
       relaymgr relay list
       relaymgr relay list --profile lab
@@ -32,7 +32,7 @@ def profile() -> None:
 
 @profile.command("set")
 @click.argument("name")
-@click.option("--manager", "url", metavar="URL", help="Address of the manager; required for a new profile.")
+@click.option("--url", "--manager", "url", metavar="URL", help="Address of the manager; required for a new profile.")
 @click.option(
     "--token-file",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
@@ -48,8 +48,8 @@ def set_profile(
 
     \b
     Examples:
-      relaymgr profile set noc --manager https://relaymgr.example.net
-      relaymgr profile set lab --manager http://127.0.0.1:8080 --token-file - < token
+      relaymgr profile set noc --url https://relaymgr.example.net
+      relaymgr profile set lab --url http://127.0.0.1:8080 --token-file - < token
     """
     if not valid_name(name):
         raise Failure("a profile's name is made of letters, digits, - and _", EXIT_USAGE)
@@ -58,7 +58,7 @@ def set_profile(
     old = profiles.by_name.get(name)
     address = url or (None if old is None else old.url)
     if address is None:
-        raise Failure("a new profile needs --manager URL", EXIT_USAGE)
+        raise Failure("a new profile needs --url URL", EXIT_USAGE)
     token = None if no_token else read_token(token_file) if token_file else read_secret(None, "token").strip()
     trusted = ca_file.resolve() if ca_file else None if old is None else old.ca_file
     profiles.by_name[name] = Profile(checked_url(address), token, trusted)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -65,6 +66,8 @@ def create(
     expires_at = None if expires is None else moment(expires)
     target = None if database_url is not None else known_target(Connection(**connection))
     if target is None:
+        if database_url is None and os.environ.get("ISTHMUS_TOKEN"):
+            raise Failure("ISTHMUS_TOKEN is set, but nothing says of which manager: set ISTHMUS_URL too", EXIT_USAGE)
         settings = make_settings(database_url=database_url)
         from relaymgr.cli import local  # noqa: PLC0415 the database's imports cost other commands time
 

@@ -241,3 +241,7 @@ class RunningManager:
         self._ready.set()
         await serving
         await self.database.close()
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in left:  # closing a connection whose query was cancelled is never done in aiosqlite
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from manager_cli.running_manager import RunningManager, now
 
+from relaymgr.cli import journal
+from relaymgr.cli.streams import follow
 from relaymgr.store.envelope import backup_context
 from relaymgr.store.sealing import Sealer
 from relaymgr.store.tables import Backup, DriftRow, Event, new_id
@@ -180,3 +185,31 @@ def test_refusal_names_code_and_job(manager: RunningManager, relaymgr: Any, mx1:
     relaymgr("relay", "set", mx1, "--disable")
     told = relaymgr("relay", "plan", mx1, status=1).stderr
     assert "(relay_disabled, request " in told
+
+
+def test_events_are_watched_as_they_happen(
+    manager: RunningManager, relaymgr: Any, mx1: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def until_first(*words: Any, **options: Any) -> Iterator[Any]:
+        for event in follow(*words, **options):
+            yield event
+            if event is not None and "wanted" in event.data:
+                raise KeyboardInterrupt
+
+    def happening() -> None:
+        while not seen.wait(0.1):
+            manager.add(
+                Event(at=now(), severity="info", kind="relay.polled", message="other", data={}),
+                Event(at=now(), severity="critical", kind="relay.unreachable", message="wanted", data={}),
+            )
+
+    monkeypatch.setattr(journal, "follow", until_first)
+    seen = threading.Event()
+    thread = threading.Thread(target=happening)
+    thread.start()
+    try:
+        told = relaymgr("event", "watch", "--severity", "critical", "--json").stdout.splitlines()
+    finally:
+        seen.set()
+        thread.join()
+    assert [json.loads(line)["message"] for line in told] == ["wanted"]

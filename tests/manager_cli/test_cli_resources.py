@@ -125,6 +125,12 @@ def test_token_needs_a_database_that_is_there(relaymgr: Any) -> None:
     assert result.stdout == ""
 
 
+def test_token_of_no_manager_makes_nothing_locally(relaymgr: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ISTHMUS_TOKEN", "ist_x")
+    told = relaymgr("token", "create", "--role", "admin", "--name", "first", status=2).stderr
+    assert "set ISTHMUS_URL too" in told
+
+
 def test_database_is_upgraded_and_checked(relaymgr: Any, tmp_path: Any) -> None:
     url = f"sqlite:///{tmp_path}/new.db"
     assert "there is no database" in relaymgr("db", "check", "--database-url", url, status=2).stderr

@@ -131,7 +131,7 @@ def test_token_over_clear_text_is_warned_of() -> None:
 def test_profile_commands(manager: RunningManager, relaymgr: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ISTHMUS_URL")
     monkeypatch.delenv("ISTHMUS_TOKEN")
-    made = relaymgr("profile", "set", "noc", "--manager", manager.url, "--token-file", "-", input=manager.token)
+    made = relaymgr("profile", "set", "noc", "--url", manager.url, "--token-file", "-", input=manager.token)
     assert "knows you as token:test, admin" in made.stdout
     assert manager.token not in made.output
     relaymgr("ad", "list")
@@ -139,11 +139,11 @@ def test_profile_commands(manager: RunningManager, relaymgr: Any, monkeypatch: p
     assert manager.token not in shown.output + relaymgr("profile", "list").output + str(
         relaymgr.json("profile", "list")
     )
-    refused = relaymgr("profile", "set", "bad", "--manager", manager.url, "--token-file", "-", input="ist_x", status=1)
+    refused = relaymgr("profile", "set", "bad", "--url", manager.url, "--token-file", "-", input="ist_x", status=1)
     assert "unauthorized" in refused.stderr
-    relaymgr("profile", "set", "other", "--manager", URL, "--no-token")
+    relaymgr("profile", "set", "other", "--url", URL, "--no-token")
     relaymgr("profile", "use", "other")
     assert [row["name"] for row in relaymgr.json("profile", "list")["items"] if row["current"]] == ["other"]
     relaymgr("profile", "delete", "other")
     assert "no profile other" in relaymgr("profile", "use", "other", status=2).stderr
-    relaymgr("profile", "set", "a.b", "--manager", URL, "--no-token", status=2)
+    relaymgr("profile", "set", "a.b", "--url", URL, "--no-token", status=2)
