@@ -244,6 +244,8 @@ def _judge_final(reading: ChangeReading, change: Change, now: datetime, window: 
 
 
 def _left_our_mark(reading: ChangeReading, change: Change) -> bool:
+    if reading.committed is not None:
+        return reading.committed
     comment = reading.last_commit.comment if reading.last_commit else None
     return comment is not None and change.mark in comment
 

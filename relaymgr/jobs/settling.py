@@ -136,6 +136,8 @@ class Settler:
         reading: ChangeReading | None,
         verdict: Verdict,
     ) -> None:
+        if reading is not None and reading.committed:  # it took the change once, whoever died before hearing of it
+            attempt = attempt.knowing(begun=Begun.ACCEPTED)
         result: dict[str, Any] = {}
         if verdict.truth is Truth.UNCERTAIN and reading is not None:
             result = {

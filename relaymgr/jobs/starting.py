@@ -22,6 +22,7 @@ from relaymgr.drivers.errors import (
     Garbage,
     HostKeyMismatch,
     LoginRefused,
+    NotConfigured,
 )
 from relaymgr.drivers.protocol import Driver
 from relaymgr.jobs.attempt import Attempt, change_of, previous_of
@@ -41,6 +42,7 @@ REFUSALS = (
     DeviceBusy,
     LoginRefused,
     HostKeyMismatch,
+    NotConfigured,
     CircuitOpen,
     CapabilityMissing,
 )

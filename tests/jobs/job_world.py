@@ -75,7 +75,7 @@ class Setting:
                 )
             )
 
-    def process(self, crash_at: int | None = None, **timing: Any) -> tuple[Process, Jobs]:
+    def process(self, crash_at: int | None = None) -> tuple[Process, Jobs]:
         process = Process(self.database, crash_at)
         parts = Parts(
             process.database,
@@ -83,7 +83,7 @@ class Setting:
             SEALER,
             self.world.clock,
             self.world.sleep,
-            Timing(**{"lease": 30.0, "plan_wait": 0.1, "verify_patience": self.patience, **timing}),
+            Timing(lease=30.0, plan_wait=0.1, verify_patience=self.patience, read_again=self.stride),
         )
         return process, assemble(parts, process, probe=probe)
 

@@ -68,7 +68,7 @@ SITUATIONS = [
 
 FIRST_OF_ITS_OWN = 15
 """Steps before this are the same in every situation."""
-LONGEST = 46
+LONGEST = 40
 """Steps after which a change only waits and repeats itself."""
 
 
@@ -78,7 +78,7 @@ class Story:
     def __init__(self, database, situation) -> None:
         self.database = database
         self.setting = Setting(database, tells=situation is not silent)
-        self.setting.patience, self.setting.stride = 4.0, 15.0
+        self.setting.patience, self.setting.stride = 4.0, 30.0
         self.situation = situation
 
     async def begin(self) -> None:
