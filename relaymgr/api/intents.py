@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from pydantic import ValidationError
@@ -17,17 +18,24 @@ from relaymgr.store.relay_records import device_target
 from relaymgr.store.tables import IntentRevision, Relay
 
 
+async def check(services: Services, row: Relay, intent: RelayIntent) -> None:
+    """Whether the relay's platform can do it; in a thread, because the first time a driver is loaded.
+
+    Raises:
+        CapabilityMissing: it cannot.
+    """
+    await asyncio.to_thread(services.check_intent, device_target(row), intent)
+
+
 async def put(session: AsyncSession, services: Services, caller: Principal, row: Relay, intent: RelayIntent) -> bool:
     """Give the relay this intent; False when it has it already. The row is up to date afterwards.
 
     Raises:
-        CapabilityMissing: the platform cannot do it.
         Refused: somebody gave it another one at the same time.
     """
     body: dict[str, Any] = intent.model_dump(mode="json")
     if _has(row, intent):
         return False
-    services.check_intent(device_target(row), intent)
     before, version = row.intent, row.intent_version + 1
     written = await session.execute(
         update(Relay)

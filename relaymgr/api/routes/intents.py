@@ -65,6 +65,10 @@ async def put_intent(
     services: ServicesOf, caller: Caller, relay_id: PathId, body: RelayIntent, if_match: IfMatch = None
 ) -> Response:
     """Say what a relay shall be. Nothing reaches the device before a plan of it is applied."""
+    async with services.database.session() as session:
+        known = await fetch(session, caller, tables.Relay, "relay", relay_id)
+    require_match(if_match, known.intent_version)
+    await intents.check(services, known, body)
     async with writing(services, "the intent was changed at the same time") as session:
         row = await fetch(session, caller, tables.Relay, "relay", relay_id)
         require_match(if_match, row.intent_version)
@@ -122,6 +126,7 @@ async def _put_one(session: AsyncSession, services: Services, caller: Principal,
                 raise not_found("relay", one.relay)
             if one.version is not None:
                 require_match(etag(one.version), row.intent_version)
+            await intents.check(services, row, one.intent)
             first = row.intent_version == 0
             changed = await intents.put(session, services, caller, row, one.intent)
     except IntegrityError:
