@@ -232,7 +232,7 @@ def judge(reading: ChangeReading | None, change: Change, now: datetime, window: 
 
 def _judge_final(reading: ChangeReading, change: Change, now: datetime, window: Window) -> Verdict:
     """No window is open."""
-    if now < window.quiet_at:
+    if now < window.quiet_at and not reading.committed:
         return Verdict(Truth.UNSETTLED, "a commit of ours may still be under way on the device")
     if same(reading.owned, change.desired):
         return Verdict(Truth.SUCCEEDED, "the device has what was desired and waits for nothing")

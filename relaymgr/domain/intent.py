@@ -184,23 +184,19 @@ class JunosExtras(_Section):
 
     tunnel_devices: tuple[Annotated[str, StringConstraints(pattern=r"^ud-\d+/\d+/\d+$")], ...] = ()
     """Tunnel interfaces to use, in this order; the device's own choice when empty."""
-    anycast_unit: int = Field(default=2268, ge=1, le=16384)
-    """Unit of lo0 that holds the anycast address and nothing else."""
-    local_unit: int = Field(default=0, ge=0, le=16384)
-    """Unit of lo0 that holds the local address, next to what the operator has there."""
+    loopback_unit: int = Field(default=0, ge=0, le=16384)
+    """Unit of lo0 that holds the local and the anycast address, next to what the operator has there: Junos takes one
+    unit of lo0 for each routing instance, and AMT runs in one. They are two /32s; a drain takes the anycast one alone
+    and cuts no tunnel. With `routing_instance` the unit in that instance, which is not 0."""
     routing_instance: PolicyName | None = None
     """Routing instance the relay runs in; the default one when absent."""
     ssm_map_policy: PolicyName | None = None
     """Policy that maps groups of IGMPv2 to sources."""
 
     @model_validator(mode="after")
-    def _apart(self) -> Self:
-        if self.anycast_unit == self.local_unit:
-            raise ValueError(
-                "anycast_unit and local_unit must differ; one shared loopback would cut tunnels on a drain"
-            )
-        if self.anycast_unit != 0 and self.local_unit != 0 and self.routing_instance is None:
-            raise ValueError("two units of lo0 besides 0 need a routing_instance")
+    def _of_one_instance(self) -> Self:
+        if self.routing_instance is not None and self.loopback_unit == 0:
+            raise ValueError("a routing_instance needs a loopback_unit of its own; 0 is the main instance's")
         return self
 
 

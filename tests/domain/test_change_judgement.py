@@ -27,6 +27,7 @@ readings = st.none() | st.builds(
     confirmation_is_ours=st.sampled_from([None, True, False]),
     seconds_left=st.none() | st.integers(0, 600),
     last_commit=st.none() | st.builds(CommitRecord, comment=st.sampled_from([None, "isthmus 1", "by hand"])),
+    committed=st.sampled_from([None, True, False]),
 )
 windows = st.builds(
     Window,
@@ -110,3 +111,12 @@ def test_a_change_never_loads_twice():
             todo.append(phase)
     assert Phase.LOADING not in reachable
     assert Phase.QUEUED not in reachable
+
+
+@pytest.mark.parametrize(
+    ("committed", "truth"), [(True, Truth.BACK), (False, Truth.UNSETTLED), (None, Truth.UNSETTLED)]
+)
+def test_a_commit_that_stands_in_the_history_is_not_waited_for(committed: bool | None, truth: Truth):
+    reading = ChangeReading(CHANGE.before, Confirmation.NONE, committed=committed)
+    window = Window(begun_at=NOW, minutes=5, commit_seconds=120.0)
+    assert judge(reading, CHANGE, NOW + timedelta(seconds=1), window).truth is truth
