@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.live import Live
 
 from lab import topology, video
+from lab.demo_manager import ManagedRelays
 from lab.demo_view import Snapshot, render, summary
 from lab.namespaces import Lab, LabError, missing_for_namespaces, stop
 from lab.scenario import Counting, Scenario
@@ -48,6 +49,7 @@ def run() -> int:
     with tempfile.TemporaryDirectory(prefix="isl-demo-") as directory, Lab(Topology(receivers=2)) as lab:
         demonstration = Demonstration(lab, Path(directory), console, has_video=has_video)
         with demonstration.started():
+            demonstration.manage()
             demonstration.watch(_seconds(console))
             return demonstration.verdict()
 
@@ -66,7 +68,9 @@ class Demonstration:
         self._lab = lab
         self._console = console
         self._has_video = has_video
-        self._scenario = Scenario(lab, directory)
+        discovery = [str(topology.DISCOVERY.ipv4), str(topology.DISCOVERY.ipv6)]
+        self._scenario = Scenario(lab, directory, relay={"discovery_address": discovery})
+        self._managed = ManagedRelays(directory, self._scenario.relay.place.socket, console)
         self._frame = OUTPUT / "frame.png"
         self._video_log = OUTPUT / "receiver.log"
         self._counted: list[Counting] = []
@@ -83,6 +87,7 @@ class Demonstration:
             for agent in (self._scenario.relay, self._scenario.border):
                 agent.place.log.touch()
                 stack.callback(shutil.copy, agent.place.log, OUTPUT)
+            stack.callback(self._managed.close)
             stack.enter_context(self._scenario)
             self._frame.unlink(missing_ok=True)
             if self._has_video:
@@ -94,6 +99,15 @@ class Demonstration:
             stack.close()
             raise
         return stack
+
+    def manage(self) -> None:
+        """Show what the manager does with three relays, one of them carrying the streams.
+
+        Raises:
+            LabError: something went otherwise than it should.
+        """
+        self._managed.start()
+        self._managed.tell()
 
     def _start_video(self, stack: ExitStack) -> None:
         names, group, source = self._lab.topology, ip_address(topology.SSM_GROUP_IPV4), topology.SOURCE.ipv4

@@ -6,6 +6,7 @@ the software relay next to it, so what it reports is the live stream.
 
 from __future__ import annotations
 
+import json
 import secrets
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,6 +22,9 @@ from lab.namespaces import LabError, wait_until
 
 _MINUTE_SECONDS: Final = "6"
 """What a minute of a confirmed commit lasts on the simulated routers; the manager sends real minutes."""
+
+_CONFIRMED_COMMIT: Final = "confirm-timeout"
+"""What the wire log of the simulated MX80 says of one."""
 
 _FAMILY: Final = {"anycast_prefix": "192.0.2.0/25", "anycast_address": "192.0.2.1", "local_address": "198.51.100.7"}
 _INTENTS: Final[dict[str, dict[str, Any]]] = {
@@ -38,7 +42,19 @@ _INTENTS: Final[dict[str, dict[str, Any]]] = {
         "pim_interfaces": [{"name": "GigabitEthernet1"}],
         "iosxe": {"tunnel_address": "10.226.8.1", "tunnel_prefix_length": 24},
     },
-    "isthmus": {"inet": {**_FAMILY, "local_address": str(topology.RELAY.ipv4)}, "tunnel_limit": 500},
+    "isthmus": {
+        "inet": {
+            "anycast_prefix": f"{topology.DISCOVERY.ipv4}/32",
+            "anycast_address": str(topology.DISCOVERY.ipv4),
+            "local_address": str(topology.RELAY.ipv4),
+        },
+        "inet6": {
+            "anycast_prefix": f"{topology.DISCOVERY.ipv6}/128",
+            "anycast_address": str(topology.DISCOVERY.ipv6),
+            "local_address": str(topology.RELAY.ipv6),
+        },
+        "tunnel_limit": 500,
+    },
 }
 
 
@@ -86,7 +102,7 @@ class ManagedRelays:
         call("POST", "/ads", json=border)
         sealed = {"name": "routers", "username": USERNAME, "kind": "password", "source": "sealed", "secret": password}
         credential = call("POST", "/credentials", json=sealed)["id"]
-        common = {"ad_id": operator["id"], "poll_interval_seconds": 5}
+        common = {"ad_id": operator["id"], "poll_interval_seconds": 5, "commit_timeout_seconds": 20}
         for name, platform, sim in (("mx80", "junos", self._mx80), ("iosxe", "iosxe", self._iosxe)):
             place = {"host": "127.0.0.1", "port": sim.port}
             key = call("POST", "/relays/scan-host-key", json={**place, "legacy_ssh": False})
@@ -145,15 +161,20 @@ class ManagedRelays:
     def _lose_a_change_to_the_timer(self) -> None:
         """Kill the manager inside a confirm window: the device goes back by itself, the next manager finds out."""
         relay = self._ids["mx80"]
-        self.manager.put_intent(relay, _INTENTS["mx80"] | {"tunnel_limit": 1})
-        plan = self.manager.call("POST", f"/relays/{relay}/plan", json={"kind": "apply"})
-        body = {"plan": plan["id"], "confirm_minutes": 1, "comment": "a change nobody confirms"}
-        job = self.manager.call("POST", f"/relays/{relay}/apply", json=body)
-        self.manager.wait_for_job(job["id"], until=lambda job: job["confirm_deadline"] is not None)
-        wait_until(lambda: "confirm-timeout" in self._mx80.messages(), 20.0, "the router has the confirmed commit")
-        self.manager.kill()
+        for tunnel_limit in (1, 2, 3):  # a change may be confirmed before the manager is killed; then another is made
+            self.manager.put_intent(relay, _INTENTS["mx80"] | {"tunnel_limit": tunnel_limit})
+            plan = self.manager.call("POST", f"/relays/{relay}/plan", json={"kind": "apply"})
+            sent = self._mx80.messages().count(_CONFIRMED_COMMIT)
+            body = {"plan": plan["id"], "confirm_minutes": 1, "comment": "a change nobody confirms"}
+            job = self.manager.call("POST", f"/relays/{relay}/apply", json=body)
+            wait_until(lambda: self._mx80.messages().count(_CONFIRMED_COMMIT) > sent, 30.0, "the commit", 0.002)  # noqa: B023
+            self.manager.kill()
+            if _history(self._mx80)["deadline"] is not None:
+                break
+            self.manager.start()
+            self._finish("mx80", job, "succeeded")
         self._say("mx80: manager killed inside the confirm window; the router waits for nobody")
-        wait_until(lambda: "rolled back" in self._mx80.messages(), 30.0, "the router goes back by itself")
+        wait_until(lambda: _gone_back(self._mx80), 30.0, "the router goes back by itself")
         self.manager.start()
         self._finish("mx80", job, "rolled_back")
         self._say("mx80: the next manager read the router and recorded: rolled_back")
@@ -175,6 +196,16 @@ class ManagedRelays:
             ad = ads.get(row["ad_id"], "-")
             table.add_row(names[row["relay_id"]], gateway, ad, row["state"], *figures, row["seen_at"][11:19])
         return table
+
+
+def _history(mx80: Simulated) -> dict[str, Any]:
+    """What the simulator keeps over a restart: `deadline` of an open confirm window, `commits`, the latest first."""
+    history: dict[str, Any] = json.loads(mx80.state.read_text())
+    return history
+
+
+def _gone_back(mx80: Simulated) -> bool:
+    return bool(_history(mx80)["commits"][0]["comment"] == "rollback of unconfirmed commit")
 
 
 def _known(value: int | None) -> str:
