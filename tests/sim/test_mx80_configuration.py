@@ -209,6 +209,17 @@ def test_commit_checks_references(factory: Any) -> None:
     }
 
 
+def test_a_routing_instance_takes_one_unit_of_the_loopback(factory: Any) -> None:
+    load(factory, "set interfaces lo0 unit 7 family inet address 192.0.2.7/32")
+    assert [(problem.path, problem.message, problem.bad_element) for problem in check(factory)] == [
+        ("[edit interfaces lo0]", "Multiple loopback interfaces not permitted in master routing instance", "unit 7")
+    ]
+    load(factory, "set routing-instances MCAST interface lo0.7")
+    assert check(factory) == []
+    load(factory, "deactivate routing-instances MCAST")
+    assert [problem.bad_element for problem in check(factory)] == ["unit 7"]
+
+
 def test_an_alternative_takes_the_place_of_the_other(factory: Any) -> None:
     load(factory, "set policy-options policy-statement announce term own then reject")
     then = factory.find("policy-options/policy-statement/term/then")

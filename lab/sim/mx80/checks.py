@@ -24,7 +24,7 @@ _POLICY_LEAVES = ("export", "import", "group-policy", "ssm-map-policy")
 
 def check(tree: etree._Element) -> list[LoadProblem]:
     """What keeps `tree` from being committed."""
-    return [*_mandatory(tree), *_policies(tree), *_filters(tree)]
+    return [*_mandatory(tree), *_policies(tree), *_filters(tree), *_loopbacks(tree)]
 
 
 def _mandatory(tree: etree._Element) -> Iterator[LoadProblem]:
@@ -63,6 +63,26 @@ def _filters(tree: etree._Element) -> Iterator[LoadProblem]:
                 if name not in lists:
                     where = edit_path((*_words(source), leaf))
                     yield LoadProblem(where, f"Referenced prefix-list '{name}' is not defined", str(name))
+
+
+def _loopbacks(tree: etree._Element) -> Iterator[LoadProblem]:
+    """One unit of lo0 for each routing instance."""
+    elsewhere = {
+        interface.findtext("name"): instance.findtext("name")
+        for instance in all_active(tree, "routing-instances/instance")
+        for interface in instance.findall("interface")
+    }
+    taken: set[str | None] = set()
+    for unit in all_active(tree, "interfaces/interface/unit"):
+        parent = unit.getparent()
+        if parent is None or parent.findtext("name") != "lo0":
+            continue
+        instance = elsewhere.get(f"lo0.{unit.findtext('name')}")
+        if instance in taken:
+            where = f"routing instance {instance}" if instance else "master routing instance"
+            message = f"Multiple loopback interfaces not permitted in {where}"
+            yield LoadProblem(edit_path(_words(parent)), message, f"unit {unit.findtext('name')}")
+        taken.add(instance)
 
 
 def _words(element: etree._Element) -> tuple[str, ...]:

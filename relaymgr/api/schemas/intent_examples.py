@@ -23,8 +23,7 @@ EXAMPLES: Final[dict[str, dict[str, Any]]] = {
     "TraceOptions": {"file": "amt-trace", "size_bytes": 10485760, "files": 3, "flags": ["errors"]},
     "JunosExtras": {
         "tunnel_devices": ["ud-1/0/10"],
-        "anycast_unit": 2268,
-        "local_unit": 0,
+        "loopback_unit": 5,
         "routing_instance": "multicast",
         "ssm_map_policy": "SSM-MAP",
     },

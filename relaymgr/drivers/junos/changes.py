@@ -27,6 +27,7 @@ from relaymgr.drivers.errors import (
 )
 from relaymgr.drivers.junos import commit_history
 from relaymgr.drivers.junos.configuration_session import ConfigurationSession
+from relaymgr.drivers.junos.loopback import moved_identity
 from relaymgr.drivers.junos.refusals import masked
 from relaymgr.drivers.junos.trees import change as change_document
 from relaymgr.drivers.junos.trees import configuration, cut, fingerprint, remains
@@ -173,6 +174,8 @@ class ChangeProcedure:
             raise ConfigurationRefused(
                 self._device, "loading the change would touch configuration outside of what is owned"
             )
+        if moved := moved_identity(committed, candidate, desired.scope):
+            raise ConfigurationRefused(self._device, moved, "interfaces lo0")
         accepted = cut(candidate, desired.scope)
         rest = change_document(desired.scope, accepted, desired.text)
         if rest:

@@ -5,8 +5,10 @@
 - The protection filter speaks of UDP 2268 to the relay's addresses alone and lets everything else pass, so it locks
   nobody out; attaching it (to lo0 or to the core interfaces) is the operator's, who may have a filter there already.
 - The advertise policy is the operator's to attach too. Therefore a drain does not delete it, which would leave a
-  dangling reference that no commit passes: it turns its one term to reject. The anycast loopback unit goes altogether;
-  `protocols amt` and the local address stay, so that tunnels do.
+  dangling reference that no commit passes: it turns its one term to reject. The anycast address goes altogether;
+  `protocols amt` and the local address, a /32 beside it on the same unit of lo0, stay, so that tunnels do.
+- `primary` and `preferred` of an address on lo0 are the operator's, also where he has them on the local address. See
+  `loopback` for why a router may need one before the anycast address comes.
 - What a deleted section stood in stays, empty (`fpc 1 pic 0`, `firewall family inet`): it may have been the operator's.
 """
 
@@ -107,19 +109,14 @@ def _igmp(section: _Section, intent: RelayIntent, extras: JunosExtras) -> None:
 
 
 def _loopbacks(section: _Section, family: RelayFamily, extras: JunosExtras, *, drained: bool) -> None:
-    local, anycast = extras.local_unit, extras.anycast_unit
-    section.own(_address(local, family.local_address))
-    section.add("loopback", unit=local, address=family.local_address, description=None)
-    # A unit of its own is owned as a whole; on a shared one only the address is, and the rest is the operator's.
-    section.own(_address(anycast, family.discovery_address) if anycast == local else f"{_LOOPBACK}/unit[{anycast}]")
+    unit = extras.loopback_unit
+    section.own(_address(unit, family.local_address), _address(unit, family.discovery_address))
+    section.add("loopback", unit=unit, address=family.local_address)
     if not drained:
-        description = None if anycast == local else "AMT anycast address (RFC 7450)"
-        section.add("loopback", unit=anycast, address=family.discovery_address, description=description)
+        section.add("loopback", unit=unit, address=family.discovery_address)
     if extras.routing_instance is not None:
-        # Unit 0 is the main instance's, wherever it shall be; the others go where the relay is.
-        section.own(*(f"interface[lo0.{unit}]" for unit in (local, anycast) if unit), in_instance=True)
-        units = [unit for unit in (local, anycast) if unit and not (drained and unit == anycast)]
-        section.add("instance", in_instance=True, units=units)
+        section.own(f"interface[lo0.{unit}]", in_instance=True)
+        section.add("instance", in_instance=True, unit=unit)
 
 
 def _address(unit: int, address: IPv4Address | IPv6Address) -> str:

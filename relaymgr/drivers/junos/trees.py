@@ -10,6 +10,7 @@ import hashlib
 
 from lxml import etree
 
+from relaymgr.drivers.junos.loopback import OPERATORS_FLAGS, is_address
 from relaymgr.drivers.junos.scope import Path, entry, locate, paths, place
 from relaymgr.drivers.netconf.documents import child_text, children, local_name, parse
 
@@ -101,9 +102,18 @@ def cut(root: etree._Element, scope: tuple[str, ...]) -> str:
     for path in paths(scope):
         found = locate(root, path)
         if found is not None:
-            place(result, path).append(cleaned(found))
+            place(result, path).append(_owned(found, path))
             _keep_inactive(root, result, path)
     return canonical_text(result)
+
+
+def _owned(found: etree._Element, path: Path) -> etree._Element:
+    """What is ours of an owned element: of an address on the loopback not which one speaks for the router."""
+    copied = cleaned(found)
+    if is_address(path):
+        for flag in [child for child in children(copied) if local_name(child) in OPERATORS_FLAGS]:
+            copied.remove(flag)
+    return copied
 
 
 def _keep_inactive(root: etree._Element, result: etree._Element, path: Path) -> None:

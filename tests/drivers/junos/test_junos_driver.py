@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from importlib import resources
 from typing import Any
 
 import asyncssh
 import pytest
 
 from relaymgr.domain.configuration import Change, Confirmation, DiffSource, OwnedConfiguration
-from relaymgr.domain.intent import JunosExtras, RelayIntent
+from relaymgr.domain.intent import RelayIntent
 from relaymgr.domain.platforms import Platform
 from relaymgr.drivers.errors import (
     ConfigurationChanged,
@@ -483,21 +485,54 @@ async def test_a_session_the_device_ended_meanwhile_is_made_again():
         assert (await b.driver.observe()).tunnels is not None
 
 
-async def test_a_loopback_shared_with_the_operator_keeps_the_rest(full_values):
-    """Some releases take one unit of lo0 for each routing instance: then only the addresses are ours."""
-    extras = JunosExtras.model_construct(
-        anycast_unit=0, local_unit=0, tunnel_devices=(), routing_instance=None, ssm_map_policy=None
-    )
+async def test_a_loopback_shared_with_the_operator_keeps_the_rest(full):
     async with bench("native") as b:
         before = b.sim.device.committed_set()
-        intent = RelayIntent.model_validate(full_values).model_copy(update={"junos": extras})
-        await _apply(b.driver, b.driver.render(intent, drained=False))
+        await _apply(b.driver, b.driver.render(full, drained=False))
         addresses = [line for line in b.sim.device.committed_set().splitlines() if "lo0 unit 0 family inet" in line]
         assert len(addresses) == 2 + before.count("lo0 unit 0 family inet address")
-        await _apply(b.driver, b.driver.render(intent, drained=True))
+        await _apply(b.driver, b.driver.render(full, drained=True))
         after = b.sim.device.committed_set()
         assert "lo0 unit 0 family inet address 192.0.2.1/32" not in after
         assert "lo0 unit 0 family inet address 198.51.100.7/32" in after
+
+
+def _with_loopback(line: str, *more: str) -> str:
+    """The simulator's first configuration with another address on lo0."""
+    text = resources.files("lab.sim.mx80").joinpath("factory.conf").read_text()
+    own = re.compile(r"address 192\.0\.2\.80/32 \{\s+primary;\s+\}")
+    assert own.search(text)
+    return own.sub(line, text) + "\n".join(more)
+
+
+async def test_a_router_whose_own_address_would_become_the_anycast_one_is_left_alone(full, full_values):
+    async with bench("native", configuration=_with_loopback("address 198.18.0.9/32;")) as b:
+        with pytest.raises(ConfigurationRefused) as refused:
+            await b.driver.plan(b.driver.render(full, drained=False))
+        assert "192.0.2.1 would become the address that speaks for the router" in refused.value.detail
+        assert "set interfaces lo0 unit 0 family inet address 198.18.0.9/32 primary" in refused.value.detail
+        assert not b.sim.device.candidate_differs
+        # The local address does no such thing when another one is lower, nor does an anycast address that is higher.
+        higher = RelayIntent.model_validate(
+            full_values | {"inet": {"anycast_prefix": "203.0.113.0/24", "local_address": "198.51.100.7"}}
+        )
+        assert (await b.driver.plan(b.driver.render(higher, drained=False))).diff
+
+
+async def test_a_loopback_without_addresses_never_gets_the_anycast_one_for_its_own(full):
+    async with bench("native", configuration=_with_loopback("")) as b:
+        with pytest.raises(ConfigurationRefused, match=r"192\.0\.2\.1 would become the address that speaks"):
+            await b.driver.plan(b.driver.render(full, drained=False))
+        assert (await b.driver.plan(b.driver.render(full, drained=True))).diff
+
+
+async def test_a_local_address_that_is_the_routers_own_stays_primary(full_values):
+    own = {"anycast_prefix": "192.0.2.0/28", "local_address": "192.0.2.80"}
+    intent = RelayIntent.model_validate(full_values | {"inet": own})
+    async with bench("native") as b:
+        await _apply(b.driver, b.driver.render(intent, drained=False))
+        assert "set interfaces lo0 unit 0 family inet address 192.0.2.80/32 primary" in b.sim.device.committed_set()
+        assert (await b.driver.plan(b.driver.render(intent, drained=False))).diff == ""
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -18,6 +18,8 @@ from relaymgr.drivers.junos.scope import locate
 from relaymgr.drivers.junos.trees import change, cut, from_text
 from relaymgr.drivers.netconf.documents import descendants
 
+LOOPBACK = "interfaces/interface[lo0]/unit[0]/family/inet/address[{}/32]"
+ADDRESSES = (LOOPBACK.format("192.0.2.1"), LOOPBACK.format("198.51.100.7"))
 GOLDENS = Path(__file__).parent / "goldens"
 
 
@@ -69,8 +71,8 @@ def test_a_drain_takes_the_announcement_and_nothing_of_the_tunnels(full):
     assert up.scope == drained.scope
     before, after = from_text(up.text), from_text(drained.text)
     gone = {path for path in up.scope if locate(after, ScopePath.parse(path)) is None}
-    assert gone == {"interfaces/interface[lo0]/unit[2268]", "routing-options/static/route[192.0.2.0/24]"}
-    for kept in ("protocols/amt", "interfaces/interface[lo0]/unit[0]"):
+    assert gone == {LOOPBACK.format("192.0.2.1"), "routing-options/static/route[192.0.2.0/24]"}
+    for kept in ("protocols/amt", LOOPBACK.format("198.51.100.7")):
         path = ScopePath.parse(kept)
         assert change((kept,), up.text, drained.text) == ""
         assert locate(before, path) is not None
@@ -94,16 +96,18 @@ def test_the_filter_lets_everything_else_pass(full):
 def test_what_is_not_in_the_intent_is_not_owned(smallest):
     assert set(render(smallest, drained=False).scope) == {
         "protocols/amt",
-        "interfaces/interface[lo0]/unit[0]/family/inet/address[198.51.100.7/32]",
-        "interfaces/interface[lo0]/unit[2268]",
+        LOOPBACK.format("192.0.2.1"),
+        LOOPBACK.format("198.51.100.7"),
     }
 
 
 def test_a_routing_instance_holds_the_protocols(full_values):
-    intent = RelayIntent.model_validate(full_values | {"junos": {"routing_instance": "MCAST"}})
+    intent = RelayIntent.model_validate(full_values | {"junos": {"routing_instance": "MCAST", "loopback_unit": 5}})
     owned = render(intent, drained=False)
     assert "routing-instances/instance[MCAST]/protocols/amt" in owned.scope
-    assert "routing-instances/instance[MCAST]/interface[lo0.2268]" in owned.scope
+    assert "routing-instances/instance[MCAST]/interface[lo0.5]" in owned.scope
+    assert all(path in owned.scope for path in (at.replace("unit[0]", "unit[5]") for at in ADDRESSES))
+    assert "lo0.5" in render(intent, drained=True).text
     assert not any(path.startswith("protocols/") for path in owned.scope)
     assert cut(from_text(owned.text), owned.scope) == owned.text
 
