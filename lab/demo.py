@@ -1,6 +1,7 @@
 """`make demo`: a video from a source over our relay, a unicast-only Internet and our agent to a receiver, watched live.
 
-Three channels travel: the video, and one numbered stream of each IP version whose every packet is counted. The
+Three channels travel: the video, and one numbered stream of each IP version whose every packet is counted. Meanwhile
+the relay manager configures that relay, a simulated MX80 and a simulated IOS-XE, and shows their tunnels. The
 demonstration ends by itself without a terminal, and says by its exit status whether everything arrived whole.
 """
 
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from lab import topology, video
@@ -30,6 +31,7 @@ from lab.topology import Topology
 
 OUTPUT: Final = Path("demo-output")
 _UNATTENDED_SECONDS: Final = 60.0
+_LEAST_WATCHED_SECONDS: Final = 10.0
 _NUMBERED_RATE: Final = 500
 _NUMBERED: Final = {"IPv4": topology.NUMBERED_GROUP_IPV4, "IPv6": topology.SSM_GROUP_IPV6}
 _VIDEO_RECEIVER, _COUNTER = 0, 1  # receivers by number
@@ -74,6 +76,7 @@ class Demonstration:
         self._frame = OUTPUT / "frame.png"
         self._video_log = OUTPUT / "receiver.log"
         self._counted: list[Counting] = []
+        self._started = time.monotonic()
         self._viewer: subprocess.Popen[str] | None = None
 
     def started(self) -> ExitStack:
@@ -122,20 +125,23 @@ class Demonstration:
         self._counted.append(self._scenario.receive(group, "--every", "1", receiver=_COUNTER, label=label))
 
     def watch(self, seconds: float | None) -> None:
-        """Show the live table until the time is over or Ctrl-C."""
-        end = None if seconds is None else time.monotonic() + seconds
+        """Show the live tables until `seconds` since the start are over, but for a while, or until Ctrl-C."""
+        end = None if seconds is None else max(self._started + seconds, time.monotonic() + _LEAST_WATCHED_SECONDS)
         snapshot = self._snapshot(None)
         try:
             if not self._console.is_terminal:
                 self._report_lines(end)
                 return
-            with Live(render(snapshot), console=self._console, auto_refresh=False) as live:
+            with Live(self._tables(snapshot), console=self._console, auto_refresh=False) as live:
                 while end is None or time.monotonic() < end:
                     time.sleep(1.0)
                     snapshot = self._snapshot(snapshot)
-                    live.update(render(snapshot), refresh=True)
+                    live.update(self._tables(snapshot), refresh=True)
         except KeyboardInterrupt:
             pass
+
+    def _tables(self, snapshot: Snapshot) -> RenderableType:
+        return Group(self._managed.table(), render(snapshot))
 
     def _report_lines(self, end: float | None) -> None:
         """For a log file: one line of each channel every ten seconds."""
