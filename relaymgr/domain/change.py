@@ -179,6 +179,8 @@ class Truth(StrEnum):
 
     SUCCEEDED = "succeeded"
     """The device has what was desired, for good."""
+    UNSAVED = "unsaved"
+    """The device runs what was desired, for good, but would start without it: have it saved."""
     BACK = "back"
     """The device has nothing of the change, for good."""
     CONFIRMABLE = "confirmable"
@@ -235,12 +237,19 @@ def _judge_final(reading: ChangeReading, change: Change, now: datetime, window: 
     if now < window.quiet_at and not reading.committed:
         return Verdict(Truth.UNSETTLED, "a commit of ours may still be under way on the device")
     if same(reading.owned, change.desired):
-        return Verdict(Truth.SUCCEEDED, "the device has what was desired and waits for nothing")
+        return _judge_kept(reading, now, window)
     if same(reading.owned, change.before):
         return Verdict(Truth.BACK, "the device is as it was before and waits for nothing")
     if window.begun is Begun.REFUSED and not _left_our_mark(reading, change):
         return Verdict(Truth.BACK, "the device refused the change; somebody else changed its owned sections since")
     return Verdict(Truth.UNCERTAIN, "the owned sections are neither what was desired nor what was before")
+
+
+def _judge_kept(reading: ChangeReading, now: datetime, window: Window) -> Verdict:
+    if reading.saved is not False:
+        return Verdict(Truth.SUCCEEDED, "the device has what was desired and waits for nothing")
+    reason = "the device has what was desired, but did not save it for its next start"
+    return Verdict(Truth.SUCCEEDED if now >= window.give_up_at else Truth.UNSAVED, reason)
 
 
 def _left_our_mark(reading: ChangeReading, change: Change) -> bool:

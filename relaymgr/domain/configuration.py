@@ -84,6 +84,8 @@ class ChangeReading:
     device_fingerprint: str | None = None
     committed: bool | None = None
     """Our mark stands among the device's commits: it took the change, whatever came of it since. None: not told."""
+    saved: bool | None = None
+    """Whether the owned sections also are what the device starts with; None where committing is saving."""
 
 
 @dataclass(frozen=True, slots=True)

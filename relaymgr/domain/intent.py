@@ -187,8 +187,8 @@ class JunosExtras(_Section):
     loopback_unit: int = Field(default=0, ge=0, le=16384)
     """Unit of lo0 that holds the local and the anycast address, next to what the operator has there: Junos takes one
     unit of lo0 for each routing instance, and AMT runs in one. They are two /32s; a drain takes the anycast one alone
-    and cuts no tunnel. With `routing_instance` the unit in that instance, which is not 0. The router's own address on the
-    unit shall be marked `primary`: a plan that would make another one speak for the router is refused."""
+    and cuts no tunnel. With `routing_instance` the unit in that instance, which is not 0. The router's own address on
+    the unit shall be marked `primary`: a plan that would make another one speak for the router is refused."""
     routing_instance: PolicyName | None = None
     """Routing instance the relay runs in; the default one when absent."""
     ssm_map_policy: PolicyName | None = None

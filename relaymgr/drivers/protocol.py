@@ -115,7 +115,11 @@ class Driver(Protocol):
         """What the device says now. Never commits or checks anything."""
 
     async def confirm_change(self, change: Change) -> None:
-        """Make a pending change permanent. Raises ConfigurationChanged when the pending one is not ours."""
+        """Make a pending change permanent, also over a restart of the device.
+
+        Raises ConfigurationChanged when the pending one is not ours. May be asked again: a change that was confirmed
+        and is not saved is saved (`ChangeReading.saved`).
+        """
 
     async def revert_change(self, change: Change) -> None:
         """Take a pending change back now instead of waiting for the timer."""

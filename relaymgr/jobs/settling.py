@@ -61,6 +61,10 @@ class Settler:
                 return await self._later(held, attempt, verdict, unreadable)
             if verdict.truth is Truth.CONFIRMABLE:
                 attempt, acted = await self._confirm(held, attempt, change, plan, reading)
+            elif verdict.truth is Truth.UNSAVED:
+                await held.note(f"{verdict.reason}; saving it", level="warning")
+                await self._do(held, "saving", self._confirming(held, change))
+                acted = True
             else:
                 await self._revert(held, change)
                 acted = True

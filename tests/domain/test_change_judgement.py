@@ -28,6 +28,7 @@ readings = st.none() | st.builds(
     seconds_left=st.none() | st.integers(0, 600),
     last_commit=st.none() | st.builds(CommitRecord, comment=st.sampled_from([None, "isthmus 1", "by hand"])),
     committed=st.sampled_from([None, True, False]),
+    saved=st.sampled_from([None, True, False]),
 )
 windows = st.builds(
     Window,
@@ -87,6 +88,16 @@ def test_while_a_commit_may_be_under_way_nothing_is_final(reading, window, secon
     if window.begun is Begun.UNKNOWN and not (reading and reading.committed):
         truth = judge(reading, CHANGE, now, window).truth
         assert truth in {Truth.UNSETTLED, Truth.CONFIRMABLE, Truth.REVERTIBLE}
+
+
+@given(readings, windows, times)
+def test_what_a_restart_would_undo_is_no_success_while_it_can_be_saved(reading, window, now):
+    truth = judge(reading, CHANGE, now, window).truth
+    if truth is Truth.UNSAVED:
+        assert same(reading.owned, CHANGE.desired)
+        assert reading.confirmation is Confirmation.NONE
+    if reading is not None and reading.saved is False and now < window.give_up_at:
+        assert truth is not Truth.SUCCEEDED or reading.confirmation is Confirmation.UNKNOWN
 
 
 def test_confirming_follows_verifying_and_nothing_else():

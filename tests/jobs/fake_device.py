@@ -29,6 +29,7 @@ from relaymgr.domain.observed import CommitRecord, Facts, Observation, PimNeighb
 from relaymgr.domain.platforms import Capabilities, Capability, Platform
 from relaymgr.drivers.errors import (
     ConfigurationChanged,
+    ConfigurationRefused,
     ConfirmWindowOpen,
     DeviceBusy,
     DriverError,
@@ -92,6 +93,9 @@ class FakeDevice:
         self.on: dict[str, Callable[[], None]] = {}
         """Method -> called right after its effect, once: somebody else at the same time."""
         self.last_commit: CommitRecord | None = None
+        self.saved: bool | None = None
+        """Whether what it runs with also is what it starts with; None: it saves what is committed, as Junos does."""
+        self.unsavable = False
 
     def settle(self) -> None:
         """What time brings."""
@@ -123,6 +127,7 @@ class FakeDevice:
             self.load(change)
             until = self.world.now + timedelta(minutes=change.confirm_minutes)
             self.window = OpenWindow(change.mark, back_to, until)
+            self.saved = None if self.saved is None else False
             self.log.append(("begun", change.mark))
 
         if self.late_commit is not None:
@@ -226,16 +231,25 @@ class FakeDriver:
             if not device.tells:
                 return ChangeReading(owned, Confirmation.UNKNOWN)
             if window is None:
-                return ChangeReading(owned, Confirmation.NONE, last_commit=device.last_commit)
+                return ChangeReading(owned, Confirmation.NONE, last_commit=device.last_commit, saved=device.saved)
             left = int((window.until - device.world.now).total_seconds())
             return ChangeReading(owned, Confirmation.PENDING, window.mark == change.mark, left)
 
     async def confirm_change(self, change: Change) -> None:
         async with self._call("confirm_change") as device:
-            if device.window is None or device.window.mark != change.mark:
-                raise ConfigurationChanged("synthetic", "nothing of ours waits")
-            device.window = None
-            device.log.append(("confirmed", change.mark))
+            unsaved = (
+                device.window is None and device.saved is False and device.owned(change.desired.scope) == change.desired
+            )
+            if not unsaved:
+                if device.window is None or device.window.mark != change.mark:
+                    raise ConfigurationChanged("synthetic", "nothing of ours waits")
+                device.window = None
+                device.log.append(("confirmed", change.mark))
+            if device.saved is False:
+                self._checkpoint("confirmed, not saved")
+                if device.unsavable:
+                    raise ConfigurationRefused("synthetic", "not saved")
+                device.saved = True
 
     async def revert_change(self, change: Change) -> None:
         async with self._call("revert_change") as device:

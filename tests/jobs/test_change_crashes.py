@@ -60,9 +60,13 @@ def window_of_somebody(device):
     device.on["plan"] = lambda: device.foreign("hostname", "other", confirmed=False, minutes=30)
 
 
+def saves_apart(device):
+    device.saved = True
+
+
 SITUATIONS = [
     well, harmful, cut_off, answer_lost, late, confirmation_lost, silent,
-    confirmed_by_somebody, changed_by_somebody, window_of_somebody,
+    confirmed_by_somebody, changed_by_somebody, window_of_somebody, saves_apart,
 ]  # fmt: skip
 
 
@@ -112,6 +116,7 @@ class Story:
         owned = device.owned(("amt", "anycast")).text
         if owned == self.desired:
             assert job.state == "succeeded"
+            assert device.saved is not False, "a restart of the device would undo the change"
             assert relay.applied_text == owned
         elif owned == "":
             # Behind a window of somebody else that stays open nobody knows what the device will go back to.
@@ -158,6 +163,16 @@ async def test_a_worker_may_die_at_every_step(situation, one_database):
         if not died:
             break
     assert crash_at > 20, "nobody died"
+
+
+async def test_a_device_that_cannot_save_ends_as_a_change_with_a_warning(one_database):
+    story = Story(one_database, saves_apart)
+    await story.begin()
+    story.setting.device.unsavable = True
+    await story.worker()
+    job = await story.setting.job(story.job.id)
+    assert job.state == "succeeded"
+    assert story.setting.device.count("confirmed", f"isthmus {job.id}") == 1
 
 
 @pytest.mark.parametrize("situation", [well, harmful], ids=lambda situation: situation.__name__)

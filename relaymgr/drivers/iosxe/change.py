@@ -110,24 +110,33 @@ class Changes:
         timer = await self._timer()
         text = await self._sessions.running_configuration()
         owned = running_config.owned(text, change.desired.scope)
+        saved = None
+        if timer is None and owned.text == change.desired.text:
+            saved = await self._is_saved(owned)
         return ChangeReading(
             owned=owned,
             confirmation=Confirmation.NONE if timer is None else Confirmation.PENDING,
             confirmation_is_ours=None if timer is None else self._is_ours(timer, owned, change),
             last_commit=running_config.last_change(text),
             device_fingerprint=running_config.fingerprint(text),
+            saved=saved,
         )
 
     async def confirm(self, change: Change) -> None:
-        """Stop the timer, then save for the next start of the router."""
-        reading = await self._ours_pending(change)
+        """Stop the timer, then save for the next start of the router.
+
+        Between the two whoever asks may die. So a change that is confirmed and not saved is saved when asked again.
+        Saving is of the whole configuration: what others left unsaved is saved with it.
+        """
+        reading = await self.read(change)
         seconds = self._target.deadlines.commit
-        session = await self._sessions.cli()
-        try:
-            await session.show("configure confirm", seconds)
-        except ConfigurationRefused as error:
-            raise ConfigurationChanged(self._name, "no change waits to be confirmed any more") from error
-        saved = await session.show("write memory", seconds)
+        if reading.saved is not False:
+            self._refuse_unless_ours(reading)
+            try:
+                await (await self._sessions.cli()).show("configure confirm", seconds)
+            except ConfigurationRefused as error:
+                raise ConfigurationChanged(self._name, "no change waits to be confirmed any more") from error
+        saved = await (await self._sessions.cli()).show("write memory", seconds)
         if "[OK]" not in saved:
             raise ConfigurationRefused(self._name, "the change is kept, but the router did not save it: write memory")
         if running_config.owned(await self._sessions.running_configuration(), reading.owned.scope) != reading.owned:
@@ -138,16 +147,22 @@ class Changes:
         reading = await self.read(change)
         if reading.confirmation is Confirmation.NONE and reading.owned.text == change.before.text:
             return
-        await self._ours_pending(change)
+        self._refuse_unless_ours(reading)
         await (await self._sessions.cli()).show("configure revert now", self._target.deadlines.commit)
 
-    async def _ours_pending(self, change: Change) -> ChangeReading:
-        reading = await self.read(change)
+    async def _is_saved(self, owned: OwnedConfiguration) -> bool | None:
+        """Whether the router starts with the owned sections too; None where it does not show with what it starts."""
+        try:
+            text = await self._sessions.show("show startup-config")
+        except ConfigurationRefused as error:
+            return False if "not present" in error.detail else None
+        return running_config.owned(text, owned.scope).text == owned.text
+
+    def _refuse_unless_ours(self, reading: ChangeReading) -> None:
         if reading.confirmation is not Confirmation.PENDING:
             raise ConfigurationChanged(self._name, "no change waits to be confirmed")
         if not reading.confirmation_is_ours:
             raise ConfigurationChanged(self._name, "the change that waits to be confirmed is not ours")
-        return reading
 
     def _is_ours(self, timer: RollbackTimer, owned: OwnedConfiguration, change: Change) -> bool:
         return timer.user in {self._user, ""} and owned.text == change.desired.text

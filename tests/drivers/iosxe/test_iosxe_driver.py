@@ -16,7 +16,14 @@ from lab.sim.options import RunningSim, SimOptions
 from relaymgr.domain.configuration import Change, Confirmation, DiffSource
 from relaymgr.domain.intent import RelayIntent
 from relaymgr.domain.platforms import Capability, CapabilityMissing, Platform
-from relaymgr.drivers.errors import ConfigurationRefused, DeviceBusy, LoginRefused, SessionLost, Unreachable
+from relaymgr.drivers.errors import (
+    ConfigurationChanged,
+    ConfigurationRefused,
+    DeviceBusy,
+    LoginRefused,
+    SessionLost,
+    Unreachable,
+)
 from relaymgr.drivers.iosxe import IosxeDriver
 from relaymgr.drivers.iosxe.shell import refusal
 from relaymgr.drivers.protocol import Credential, Deadlines, DeviceTarget, DriverContext
@@ -92,6 +99,21 @@ async def test_a_confirmed_change_is_saved_for_the_next_start():
         assert "Tunnel2268" not in sim.device.startup.text
         await made.confirm_change(change)
         assert "interface Tunnel2268" in sim.device.startup.text
+
+
+async def test_a_change_confirmed_by_one_who_died_before_saving_is_saved_by_the_next():
+    async with running() as (sim, made):
+        change = await planned(made)
+        await made.begin_change(change)
+        assert (await made.read_change(change)).saved is None
+        sim.device.confirm()
+        reading = await made.read_change(change)
+        assert (reading.owned, reading.confirmation, reading.saved) == (change.desired, Confirmation.NONE, False)
+        await made.confirm_change(change)
+        assert "interface Tunnel2268" in sim.device.startup.text
+        assert (await made.read_change(change)).saved is True
+        with pytest.raises(ConfigurationChanged):
+            await made.confirm_change(change)
 
 
 async def test_without_an_archive_the_plan_says_which_lines_to_configure_first():
