@@ -101,15 +101,19 @@ class Manager:
     def kill(self) -> None:
         """SIGKILL."""
         assert self._process is not None
+        self._hang_up()
         self._process.kill()
         self._process.wait()
 
     def stop(self) -> int:
         """SIGTERM, and the exit status."""
+        self._hang_up()
+        return 0 if self._process is None else stop(self._process, 20.0)
+
+    def _hang_up(self) -> None:
         if self._client is not None:
             self._client.close()
             self._client = None
-        return 0 if self._process is None else stop(self._process, 20.0)
 
     def request(self, method: str, path: str, **arguments: Any) -> httpx.Response:  # noqa: ANN401 - httpx's own
         """A request below /api/v1, whatever the answer."""

@@ -87,6 +87,7 @@ class CliShell:
             self._process.stdout.write(_crlf(text))
 
     async def _serve(self) -> None:
+        await self._wire_log.passed()
         self._print("\n" + self._session.prompt)
         while True:
             line = await self._read_line()
@@ -94,13 +95,17 @@ class CliShell:
                 return
             self._print((self._asking.question or "") if self._asking else self._session.prompt)
             await self._process.stdout.drain()
+            if await self._wire_log.passed():
+                return  # what came meanwhile is of a client that may be dead
 
     async def _answer(self, line: str) -> bool:
         """Execute one line; False: the session is over."""
+        await self._wire_log.passed()
         asked, self._asking = self._asking, None
         reply = self._session.execute(line)
         name = reply.name or ("answer" if asked else "command")
         self._wire_log.record("in", self._session.number, name, "")
+        await self._wire_log.passed()
         if reply.question is not None:
             self._asking = reply
         if self._faults.silences(name):

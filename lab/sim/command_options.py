@@ -72,7 +72,7 @@ _OPTIONS = (
     click.option("--fault", multiple=True, callback=checked_faults, metavar="NAME[:ARGUMENT]", help="see below"),
     click.option("--control", type=_NEW, help="Unix socket that takes faults and tunnels as JSON, see lab/sim/control"),
     click.option("--minute-seconds", default=60.0, show_default=True, help="how long a minute to confirm lasts"),
-    click.option("--log", type=_NEW, help="file of one JSON line for each wire message"),
+    click.option("--log", type=_NEW, help="file of one JSON line for each wire message (.1, .2… with --count)"),
     click.option("--state", type=_NEW, help="file that keeps the configuration over a restart (.1, .2… with --count)"),
     click.option("--ready-file", type=_NEW, help="written when listening: addresses and host keys as JSON"),
 )
@@ -118,6 +118,7 @@ def _several(first: SimOptions, count: int) -> Iterator[SimOptions]:
             hostname=f"{first.hostname or 'sim'}-{index}",
             seed=first.seed + index,
             state=first.state.with_name(f"{first.state.name}.{index}") if first.state else None,
+            log=first.log.with_name(f"{first.log.name}.{index}") if isinstance(first.log, Path) else None,
         )
 
 

@@ -3,9 +3,11 @@
     {"fault": "slow:2"}      switch a fault on        {"fault": null}         switch all off
     {"clear": "slow"}        switch one off           {"tunnels": 50}         show this many tunnels
     {"edit": "set system …"} configure as somebody on the router's own command line
+    {"hold_after": 3}        stand still after three more wire messages      {"release": true}    go on
     {"index": 3, …}          only the fourth simulator of the process; without it all
 
-The answer is {"faults": […]} of the last one changed, or {"error": …}.
+The answer is {"faults": […]} of the last one changed, with {"held": […]} where some stand still: their indices; or
+{"error": …}.
 """
 
 from __future__ import annotations
@@ -49,7 +51,10 @@ def _obey(line: bytes, running: Sequence[RunningSim]) -> dict[str, Any]:
             _change(sim, order)
     except (ValueError, TypeError, LookupError, AttributeError) as error:
         return {"error": str(error)}
-    return {"faults": sorted(chosen[-1].faults.active)}
+    answer: dict[str, Any] = {"faults": sorted(chosen[-1].faults.active)}
+    if held := [index for index, sim in enumerate(running) if sim.wire_log.held]:
+        answer["held"] = held
+    return answer
 
 
 def _change(sim: RunningSim, order: dict[str, Any]) -> None:
@@ -57,6 +62,10 @@ def _change(sim: RunningSim, order: dict[str, Any]) -> None:
         sim.set_fault(order["fault"])
     if "clear" in order:
         sim.faults.clear(order["clear"])
+    if "hold_after" in order:
+        sim.wire_log.hold_after(int(order["hold_after"]))
+    if "release" in order:
+        sim.wire_log.release()
     if "tunnels" in order:
         sim.population.set_tunnels(int(order["tunnels"]))
     if "edit" in order:

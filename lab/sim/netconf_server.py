@@ -154,13 +154,14 @@ class NetconfSession:
         self._device.wire_log.record(direction, self.id, kind, summary)
 
     async def _hello(self) -> None:
+        await self._device.wire_log.passed()
         items = "".join(f"<capability>{escape(uri)}</capability>\n" for uri in self._device.netconf_capabilities)
         hello = (
             f'<hello xmlns="{BASE}">\n<capabilities>\n{items}</capabilities>\n<session-id>{self.id}</session-id>\n'
             "</hello>\n"
         )
         await self._write(frame(hello.encode(), chunked=False))
-        self._record("out", "hello", "")
+        await self._sent("hello", "")
         theirs = await self._next_message()
         if theirs is None:
             raise Disconnect
@@ -170,6 +171,7 @@ class NetconfSession:
         offered = {(item.text or "").strip() for item in root.iter(f"{{{BASE}}}capability", "capability")}
         self._deframer.chunked = BASE_1_1 in offered and BASE_1_1 in self._device.netconf_capabilities
         self._record("in", "hello", "chunked" if self._deframer.chunked else "end-of-message")
+        await self._device.wire_log.passed()
 
     async def _serve(self) -> None:
         while not self._ending and (message := await self._next_message()) is not None:
@@ -184,6 +186,7 @@ class NetconfSession:
     async def _exchange(self, rpc: etree._Element, request: etree._Element) -> None:
         name = local(request)
         self._record("in", name, _summary(request))
+        await self._device.wire_log.passed()
         if self._device.faults.silences(name):
             return
         attributes = {str(key): str(value) for key, value in rpc.attrib.items() if not str(key).startswith("{")}
@@ -212,7 +215,12 @@ class NetconfSession:
                 raise Disconnect
             await self._hang()
         await self._write(data)
+        await self._sent(name, outcome)
+
+    async def _sent(self, name: str, outcome: str) -> None:
         self._record("out", name, outcome)
+        if await self._device.wire_log.passed():
+            raise Disconnect  # what came meanwhile is of a client that may be dead
 
     async def _hang(self) -> None:
         while await self.process.stdin.read(65536):

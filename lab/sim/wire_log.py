@@ -1,7 +1,13 @@
-"""Record of every message a simulator got and sent, so that a test can strike after each of them."""
+"""Record of every message a simulator got and sent, so that a test can strike after each of them.
+
+`hold_after(n)` makes the router stand still once it recorded n more messages. Held at a request, NETCONF obeys it only
+after the release, and a command line has obeyed it but not answered; held at an answer, that session has nothing more to
+say. After the release sessions do what they were asked before, as a router does whose client died.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any, TextIO
@@ -19,6 +25,9 @@ class WireLog:
     def __init__(self, copy: list[dict[str, Any]] | Path | None = None) -> None:
         self.entries: list[dict[str, Any]] = []
         self._number = 0
+        self._hold_at: int | None = None
+        self._released = asyncio.Event()
+        self._released.set()
         self._list = copy if isinstance(copy, list) else None
         self._file: TextIO | None = copy.open("a", encoding="utf-8") if isinstance(copy, Path) else None
 
@@ -34,6 +43,28 @@ class WireLog:
         if self._file is not None:
             self._file.write(json.dumps(entry) + "\n")
             self._file.flush()
+        if self._number == self._hold_at:
+            self._released.clear()
+
+    @property
+    def held(self) -> bool:
+        """Whether the router stands still now."""
+        return not self._released.is_set()
+
+    def hold_after(self, messages: int) -> None:
+        """Stand still once so many more messages were recorded, 1 or more."""
+        self._hold_at = self._number + messages
+
+    def release(self) -> None:
+        """Go on, and forget an order to hold."""
+        self._hold_at = None
+        self._released.set()
+
+    async def passed(self) -> bool:
+        """What a session awaits after each message; says whether the router stood still there meanwhile."""
+        waited = self.held
+        await self._released.wait()
+        return waited
 
     def close(self) -> None:
         """Close the file, if any."""
