@@ -102,6 +102,8 @@ async def serve(settings: Settings) -> None:
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=settings.trusted_proxies is not None,
+            forwarded_allow_ips=settings.trusted_proxies,
             ssl_certfile=place.certificate,
             ssl_keyfile=place.key,
             timeout_graceful_shutdown=_GRACEFUL_SECONDS,

@@ -51,6 +51,8 @@ class Settings(BaseSettings):
     oidc_role_claim: str = "isthmus_role"
     tls_certificate: Path | None = None
     tls_key: Path | None = None
+    trusted_proxies: str | None = None
+    """Addresses of proxies, separated by commas, whose X-Forwarded-For is believed; nobody's by default."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe record that is written to standard error."""
     log_json: bool = False
