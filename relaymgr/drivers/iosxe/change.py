@@ -33,7 +33,7 @@ from relaymgr.drivers.errors import (
     Garbage,
 )
 from relaymgr.drivers.iosxe import running_config
-from relaymgr.drivers.iosxe.commands import command_lines, difference
+from relaymgr.drivers.iosxe.commands import absent_loopbacks, command_lines, difference
 from relaymgr.drivers.iosxe.operational import CLI_RPC
 from relaymgr.drivers.iosxe.sessions import Sessions
 from relaymgr.drivers.iosxe.show_output import RollbackTimer, Unreadable, rollback_timer
@@ -187,6 +187,10 @@ class Changes:
         if running_config.archive_path(text) is None:
             raise CapabilityMissing(Capability.CONFIRMED_COMMIT, f"{self._name}: {ARCHIVE_MISSING}")
         present = running_config.sections(text)
+        for header in sorted(absent_loopbacks(desired) & set(present)):
+            if line := running_config.named_by_others(text, header, desired.scope):
+                reason = f"{header} was made by a change and would go with it, but others configured: {line}"
+                raise ConfigurationRefused(self._name, reason, header)
         for header in running_config.sections(desired.text):
             if header.startswith("interface ") and header not in present and not header.startswith(_CREATED):
                 raise ConfigurationRefused(

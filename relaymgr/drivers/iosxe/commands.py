@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from relaymgr.domain.configuration import OwnedConfiguration
-from relaymgr.drivers.iosxe.running_config import ACCESS_LIST, Sections, begins, is_whole, sections
+from relaymgr.drivers.iosxe.running_config import ABSENT, ACCESS_LIST, Sections, begins, is_whole, sections
 
 _INTERFACE: Final = "interface "
 _ADDRESS: Final = "ip address "
@@ -46,36 +46,51 @@ def command_lines(before: OwnedConfiguration, desired: OwnedConfiguration) -> tu
 
     Lines below a section follow its header, as typed after `configure terminal`. Nothing is named but what is owned.
     """
-    have, want = sections(before.text), sections(desired.text)
+    (have, missing), (want, unwanted) = _split(before), _split(desired)
     scope = desired.scope
     released = dict(_released_addresses(have, want))
     lines: list[str] = []
-    for header in sorted(have, reverse=True):
-        if header.startswith(_INTERFACE) and header not in want and is_whole(header, scope):
+    for header in sorted({*have, *(unwanted - missing)}, reverse=True):
+        if header in unwanted or (header.startswith(_INTERFACE) and header not in want and is_whole(header, scope)):
             lines.append(f"no {header}")
         elif header in released:
             lines += [header, f"no {released[header]}"]
+    lines += sorted(missing - unwanted - set(want))  # naming a loopback makes it
     for header in sorted(want, key=_rank):
         lines += _changed(header, have, want[header], released.get(header))
     for header in sorted(have, key=_rank, reverse=True):
-        if header not in want:
+        if header not in want and header not in unwanted:
             lines += _removed(header, have[header], is_whole(header, scope), released.get(header))
     return tuple(lines)
 
 
 def difference(before: OwnedConfiguration, desired: OwnedConfiguration) -> str:
     """What changes, section by section, for people; empty when nothing does."""
-    have, want = sections(before.text), sections(desired.text)
+    (have, missing), (want, unwanted) = _split(before), _split(desired)
     parts: list[str] = []
-    for header in sorted({*have, *want}):
-        if have.get(header) == want.get(header):
+    for header in sorted({*have, *want, *(missing ^ unwanted)}):
+        if have.get(header) == want.get(header) and (header in missing) == (header in unwanted):
             continue
         old, new = have.get(header, ()), want.get(header, ())
-        is_new, is_gone = header not in have, header not in want and is_whole(header, desired.scope)
+        is_new = header in missing or (header not in have and header not in unwanted)
+        is_gone = header in unwanted or (header not in want and is_whole(header, desired.scope))
         parts.append(f"{'+' if is_new else '-' if is_gone else ' '}{header}\n")
         compared = difflib.unified_diff(old, new, n=2, lineterm="")
         parts += [f"{line[0]} {line[1:]}\n" for line in compared if not line.startswith(("---", "+++", "@@"))]
     return "".join(parts)
+
+
+def _split(side: OwnedConfiguration) -> tuple[Sections, frozenset[str]]:
+    """Sections, and the loopbacks that do not exist."""
+    found = sections(side.text)
+    absent = f"{ABSENT}{_INTERFACE}"
+    missing = frozenset(header.removeprefix(ABSENT) for header in found if header.startswith(absent))
+    return {header: lines for header, lines in found.items() if not header.startswith(absent)}, missing
+
+
+def absent_loopbacks(side: OwnedConfiguration) -> frozenset[str]:
+    """Headers of the loopbacks that do not exist, or shall not."""
+    return _split(side)[1]
 
 
 def _released_addresses(have: Sections, want: Sections) -> Iterator[tuple[str, str]]:

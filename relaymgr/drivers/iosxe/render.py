@@ -15,7 +15,7 @@ from relaymgr.domain.configuration import OwnedConfiguration
 from relaymgr.domain.intent import AdvertiseProtocol, IosxeExtras, RelayFamily, RelayIntent
 from relaymgr.domain.platforms import Capabilities, Capability, CapabilityMissing
 from relaymgr.drivers import templates
-from relaymgr.drivers.iosxe.running_config import BELOW, owned
+from relaymgr.drivers.iosxe.running_config import BELOW, rendered
 
 REASONS: Final = {
     Capability.AMT_IPV6: "IOS-XE: AMT tunnels run over IPv4 only",
@@ -59,7 +59,7 @@ def render(intent: RelayIntent, *, drained: bool) -> OwnedConfiguration:
         advertise=None if intent.advertise.protocol is AdvertiseProtocol.NONE else intent.advertise,
         destination=_destination,
     )
-    return owned(text, _scope(intent, extras))
+    return rendered(text, _scope(intent, extras))
 
 
 def _scope(intent: RelayIntent, extras: IosxeExtras) -> tuple[str, ...]:

@@ -3,7 +3,9 @@
 Scope notation. An entry names a command that opens a section or stands alone, whole or by its first words, and owns it
 with everything below it: `interface Tunnel2268`, `ip prefix-list AMT`, `route-map AMT`, `ip access-list extended AMT`.
 With ` > ` it owns only lines below such a section that begin with the words behind: `interface Loopback2268 > ip
-address` owns the address of that loopback and leaves everything else there alone.
+address` owns the address of that loopback and leaves everything else there alone. A loopback whose address is owned and
+that does not exist is `no interface Loopback2268` in what is read: then giving back what was takes the loopback away
+too. A rendered text never says so; it wants the loopback there, for deleting one deletes what others wrote of it.
 
 Canonical text: the owned sections sorted by header, one space before each line below; the lines of an access list in
 their order without sequence numbers, other lines in the order the router needs them in. Lines that say nothing but the
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -23,6 +25,10 @@ from relaymgr.domain.configuration import OwnedConfiguration
 from relaymgr.domain.observed import CommitRecord
 
 BELOW: Final = " > "
+ABSENT: Final = "no "
+_INTERFACE: Final = "interface "
+_LOOPBACK: Final = "interface Loopback"
+_ADDRESS: Final = "ip address"
 
 _NOISE: Final = re.compile(
     r"^(?:!.*|Building configuration.*|Current configuration\s*:.*|ntp clock-period .*|Load for .*|Time source is .*)?$"
@@ -104,9 +110,43 @@ def sections(text: str) -> Sections:
 
 
 def owned(text: str, scope: Iterable[str]) -> OwnedConfiguration:
-    """The sections of `scope` in a running configuration, a part of one, or a rendered template."""
+    """The sections of `scope` in a running configuration, and which loopbacks do not exist there."""
+    wanted = tuple(sorted(scope))
+    found = sections(text)
+    absent = {f"{ABSENT}{header}": () for header in _loopbacks(wanted) if header not in found}
+    return OwnedConfiguration(wanted, write({**select(found, wanted), **absent}))
+
+
+def rendered(text: str, scope: Iterable[str]) -> OwnedConfiguration:
+    """The sections of `scope` in the text of a template."""
     wanted = tuple(sorted(scope))
     return OwnedConfiguration(wanted, write(select(sections(text), wanted)))
+
+
+def named_by_others(text: str, header: str, scope: Iterable[str]) -> str | None:
+    """A line of others below the interface `header`, or one elsewhere that names it; None where there is none.
+
+    IOS deletes both when it deletes the interface.
+    """
+    whole = tuple(scope)
+    ours = select(sections(text), whole)
+    name = re.compile(rf"\b{re.escape(header.removeprefix(_INTERFACE))}\b", re.IGNORECASE)
+    for found, lines in sections(text).items():
+        for line in map(_words, lines):
+            if line in ours.get(found, ()):
+                continue
+            if (found == header and line not in _DEFAULTS) or (found != header and name.search(line)):
+                return f"{found} / {line}"
+        if found != header and found not in ours and name.search(found):
+            return found
+    return None
+
+
+def _loopbacks(scope: Iterable[str]) -> Iterator[str]:
+    """Headers of the loopbacks whose address is owned."""
+    for entry in map(_Entry.parse, scope):
+        if entry.prefix == _ADDRESS and entry.header.startswith(_LOOPBACK):
+            yield entry.header
 
 
 def select(found: Sections, scope: Iterable[str]) -> Sections:

@@ -126,6 +126,7 @@ async def _simulated(name: str, executor: Executor, minute_seconds: float) -> As
         "junos": lambda: mx80.start(options),
         "junos-pyez": lambda: mx80.start(options),
         "iosxe": lambda: iosxe.start(configured),
+        "iosxe-bare": lambda: iosxe.start(options),
         "iosxe-16": lambda: iosxe.start(configured, ios_version="16.12.5"),
         "iosxe-cli": lambda: iosxe.start(replace(configured, netconf_port=None)),
         "ios": lambda: ios.start(options),

@@ -13,7 +13,7 @@ from relaymgr.domain.configuration import OwnedConfiguration
 from relaymgr.domain.intent import RelayIntent
 from relaymgr.drivers.iosxe.commands import command_lines, difference
 from relaymgr.drivers.iosxe.render import render
-from relaymgr.drivers.iosxe.running_config import owned, sections
+from relaymgr.drivers.iosxe.running_config import named_by_others, owned, sections
 
 FEATURES = frozenset({"amt", "netconf", "acl-numbers"})
 FOREIGN = """hostname relay
@@ -174,6 +174,49 @@ def test_what_was_shut_down_by_hand_is_brought_up():
         "interface Tunnel2268",
         "no shutdown",
     )
+
+
+RELAY = RelayIntent.model_validate({"inet": {"anycast_prefix": "192.0.2.1/32", "local_address": "198.51.100.7"}})
+
+
+def test_loopbacks_that_a_change_made_go_with_it_and_stay_through_a_drain():
+    configuration = RunningConfiguration.parsed("hostname bare\n", FEATURES)
+    wanted, drained = render(RELAY, drained=False), render(RELAY, drained=True)
+    before = owned(configuration.text(), wanted.scope)
+    assert before.text == "no interface Loopback2268\nno interface Loopback2269\n"
+    apply(configuration, command_lines(before, wanted))
+    assert difference(before, wanted).startswith("+interface Loopback2268\n+ ip address 198.51.100.7")
+    apply(configuration, command_lines(wanted, drained))
+    assert "no interface Loopback2269" not in command_lines(wanted, drained)
+    assert owned(configuration.text(), wanted.scope) == drained
+    apply(configuration, command_lines(drained, wanted))
+    apply(configuration, command_lines(wanted, before))
+    assert "-interface Loopback2268\n" in difference(wanted, before)
+    assert configuration.text() == RunningConfiguration.parsed("hostname bare\n", FEATURES).text()
+
+
+def test_a_relay_drained_from_the_start_has_its_loopback_without_an_address():
+    configuration = RunningConfiguration.parsed("hostname bare\n", FEATURES)
+    drained = render(RELAY, drained=True)
+    before = owned(configuration.text(), drained.scope)
+    assert "+interface Loopback2269\n" in difference(before, drained)
+    apply(configuration, command_lines(before, drained))
+    assert owned(configuration.text(), drained.scope) == drained
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ("interface Loopback2268\n description mine\n", "interface Loopback2268 / description mine"),
+        ("router ospf 1\n passive-interface Loopback2268\n", "router ospf 1 / passive-interface Loopback2268"),
+        ("ip pim rp-candidate Loopback2268\n", "ip pim rp-candidate Loopback2268"),
+        ("interface Loopback22680\n description Loopback22680\n", None),
+        ("", None),
+    ],
+)
+def test_what_others_wrote_of_a_loopback_is_seen(more, said):
+    wanted = render(RELAY, drained=False)
+    assert named_by_others(wanted.text + more, "interface Loopback2268", wanted.scope) == said
 
 
 def test_a_draining_relay_announces_nothing_before_it_permits_nothing():

@@ -136,6 +136,19 @@ async def test_a_router_without_multicast_routing_is_no_relay():
         assert "ip multicast-routing distributed" in capabilities.reason(Capability.AMT_IPV4)
 
 
+async def test_a_loopback_others_use_by_now_is_not_taken_back():
+    async with running() as (sim, made):
+        change = await planned(made)
+        await made.begin_change(change)
+        await made.confirm_change(change)
+        path = sim.device.running.apply("interface Loopback2268", ())
+        sim.device.running.apply("description billing counts on this", path)
+        with pytest.raises(ConfigurationRefused) as caught:
+            await made.plan(change.before)
+        assert caught.value.path == "interface Loopback2268"
+        assert "billing counts on this" in caught.value.detail
+
+
 async def test_an_interface_the_router_does_not_have_is_refused_before_anything_is_touched():
     async with running() as (_, made):
         intent = INTENT.model_copy(
