@@ -93,7 +93,7 @@ class Statistics:
 
     `counters` and `errors` are keyed by neutral names; a vendor's counter without one is kept under its own name in
     lower case with underscores. Neutral names: discoveries_received advertisements_sent requests_received queries_sent
-    updates_received; errors: incomplete_packets invalid_mac unexpected_type invalid_address incomplete_messages
+    updates_received draining (1 while somebody on the relay's host turns new gateways away); errors: incomplete_packets invalid_mac unexpected_type invalid_address incomplete_messages
     no_gateway invalid_checksum gateways_timed_out.
     """
 

@@ -22,6 +22,7 @@ from relaymgr.jobs.outcome import Ending, finish
 from relaymgr.jobs.parts import ACTIVE, CHANGES, Parts
 from relaymgr.jobs.reading_jobs import ReadingJobs
 from relaymgr.store import audit
+from relaymgr.store.audit import UNSAID, Reason
 from relaymgr.store.tables import Job, JobEvent, Relay, new_id
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,8 @@ class JobService:
         actor: str,
         comment: str = "",
         ticket: str | None = None,
+        request_id: str | None = None,
+        job_id: str | None = None,
     ) -> Job:
         """Store a job and wake a worker. Without `plan_id` a change plans first.
 
@@ -60,16 +63,18 @@ class JobService:
             kind: apply, drain, undrain, restore, rollback; plan (parameters: kind), drift, backup.
             relay_id: the relay.
             plan_id: the plan a change carries out.
-            parameters: of a change `confirm_minutes` (1..120, 5) and `probe` (bool); of a plan `kind`.
+            parameters: of a change `confirm_minutes` (1..60, 5) and `probe` (bool); of a plan `kind`.
             actor: who asks.
             comment: why.
             ticket: reference.
+            request_id: of the API's request, for the audit.
+            job_id: the id the job gets; a new one when absent.
 
         Raises:
             JobError: refused; nothing was stored.
         """
         job = Job(
-            id=new_id(),
+            id=job_id or new_id(),
             kind=kind,
             relay_id=relay_id,
             plan_id=plan_id,
@@ -83,12 +88,25 @@ class JobService:
             created_at=self._parts.clock(),
         )
         async with self._parts.database.begin() as session:
-            await submission.admit(session, job, self._parts)
+            relay = await submission.admit(session, job, self._parts)
             session.add(job)
+            await audit.record(
+                session,
+                actor,
+                "job.create",
+                "job",
+                job.id,
+                after={"kind": kind, "relay_id": relay_id, "plan_id": plan_id, **job.parameters},
+                comment=comment or None,
+                ticket=ticket,
+                request_id=request_id,
+                ad_id=relay.ad_id,
+                now=job.created_at,
+            )
         await self._engine.wake(job.id)
         return job
 
-    async def cancel(self, job_id: str, actor: str) -> Job:
+    async def cancel(self, job_id: str, actor: str, why: Reason = UNSAID) -> Job:
         """Ask a job to end as soon as that leaves nothing half done.
 
         At once while it is queued; while it waits for its confirmation, by taking the change back.
@@ -103,6 +121,7 @@ class JobService:
                 raise NotFound("not_found", f"no job {job_id}")
             if job.state not in ACTIVE:
                 raise Conflict("job_finished", f"job {job_id} has ended: {job.state}")
+            before = {"state": job.state, "cancel_requested": job.cancel_requested}
             job.cancel_requested = True
             if job.state == "queued" and attempt_of(job) is None:
                 job.state, job.phase, job.progress, job.finished_at = "cancelled", Phase.CANCELLED.value, 100, now
@@ -118,7 +137,21 @@ class JobService:
                     data={},
                 )
             )
-            await audit.record(session, actor, "job.cancel", "job", job_id, after={"state": job.state}, now=now)
+            relay = await session.get(Relay, job.relay_id) if job.relay_id else None
+            await audit.record(
+                session,
+                actor,
+                "job.cancel",
+                "job",
+                job_id,
+                before=before,
+                after={"state": job.state, "cancel_requested": True},
+                comment=why.comment or None,
+                ticket=why.ticket,
+                request_id=why.request_id,
+                ad_id=relay.ad_id if relay is not None else None,
+                now=now,
+            )
         self._notifier.publish(job_id)
         await self._tell_rollout(job)
         return job

@@ -14,7 +14,8 @@ from relaymgr.jobs.starting import DEFAULT_CONFIRM_MINUTES, expired
 from relaymgr.store.tables import Job, Plan, Relay
 
 READINGS: Final = frozenset({"plan", "drift", "backup"})
-_LONGEST_CONFIRM: Final = 120
+_LONGEST_CONFIRM: Final = 60
+"""As in the API; every platform has timers this long."""
 
 
 def checked(kind: str, parameters: dict[str, Any]) -> dict[str, Any]:
@@ -44,8 +45,8 @@ def checked(kind: str, parameters: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-async def admit(session: AsyncSession, job: Job, parts: Parts) -> None:
-    """Refuse a job that cannot be carried out as things stand, in the transaction that stores it.
+async def admit(session: AsyncSession, job: Job, parts: Parts) -> Relay:
+    """Refuse a job that cannot be carried out as things stand, in the transaction that stores it. Returns its relay.
 
     Raises:
         JobError: no such relay or plan, relay disabled or without what the job needs, a change under way.
@@ -58,7 +59,7 @@ async def admit(session: AsyncSession, job: Job, parts: Parts) -> None:
     if relay.window_job_id is not None:
         raise window_open(relay)
     if job.kind not in CHANGES:
-        return
+        return relay
     active = select(Job.id).where(Job.relay_id == relay.id, Job.state.in_(ACTIVE), Job.kind.in_(CHANGES)).limit(1)
     if (other := await session.scalar(active)) is not None:
         raise Conflict("conflict", f"job {other} changes {relay.name} already")
@@ -68,6 +69,7 @@ async def admit(session: AsyncSession, job: Job, parts: Parts) -> None:
         raise Conflict("no_intent", f"{relay.name} has no intent")
     elif job.kind in {"restore", "rollback"} and relay.applied_text is None:
         raise Conflict("not_applied", f"nothing was applied to {relay.name} yet")
+    return relay
 
 
 async def _fits(session: AsyncSession, job: Job, relay: Relay, parts: Parts) -> None:

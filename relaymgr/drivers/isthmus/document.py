@@ -5,9 +5,10 @@ sorted, values as TOML, for the keys of the scope that the file holds; `drain = 
 
 A drain is kept in the file, not only in the agent's memory, so that it is committed, confirmed, rolled back and kept
 across a restart like everything else. The file says it as `tunnel_limit = 0`, which is what tells new gateways to go
-elsewhere (the L flag) and leaves tunnels alone, and remembers in a comment what stood there:
+elsewhere (the L flag) and leaves tunnels alone, and remembers in a comment the line that stood there, which comes back
+byte for byte:
 
-    tunnel_limit = 0 # drained by relaymgr; before: 1000
+    tunnel_limit = 0 # drained by relaymgr; before: tunnel_limit = 1_000  # as agreed
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ SECTION: Final = "relay"
 _LIMIT: Final = "tunnel_limit"
 _MARK: Final = "# drained by relaymgr; before: "
 _DEFAULT: Final = "the default"
-_DRAINED: Final = re.compile(rf"^\s*{_LIMIT}\s*=\s*0\s*{re.escape(_MARK)}(?P<before>.*?)\s*$")
+_DRAINED: Final = re.compile(rf"^\s*{_LIMIT}\s*=\s*0\s*{re.escape(_MARK)}(?P<before>.*)$")
 _HEADER: Final = re.compile(r"^\s*\[")
 _RELAY_HEADER: Final = re.compile(rf"""^\s*\[\s*["']?{SECTION}["']?\s*\]\s*(#.*)?$""")
 _LISTS: Final = frozenset({"interfaces", "address", "discovery_address"})
@@ -103,8 +104,8 @@ def _values(text: str) -> dict[str, Value]:
     if before is not None:
         values[DRAIN] = True
         values.pop(f"{SECTION}.{_LIMIT}", None)
-        if before.isdecimal():
-            values[f"{SECTION}.{_LIMIT}"] = int(before)
+        if before != _DEFAULT:
+            values[f"{SECTION}.{_LIMIT}"] = tomllib.loads(before)[_LIMIT]
     return values
 
 
@@ -132,12 +133,22 @@ def _toml(value: Value) -> str:
 
 
 def _before_drain(lines: list[str]) -> str | None:
+    """The line that stood there before the drain, or `the default`; None where the relay is not drained."""
     span = _table(lines)
     for line in lines[span[0] : span[1]] if span else []:
         found = _DRAINED.match(line.rstrip("\r\n"))
         if found:
-            return found["before"]
+            return found["before"] if _is_limit(found["before"]) else _DEFAULT
     return None
+
+
+def _is_limit(line: str) -> bool:
+    """Whether a remembered line is one; people edit comments."""
+    try:
+        document = tomllib.loads(line)
+    except tomllib.TOMLDecodeError:
+        return False
+    return list(document) == [_LIMIT] and isinstance(document[_LIMIT], int)
 
 
 def _table(lines: list[str]) -> tuple[int, int] | None:
@@ -171,7 +182,7 @@ def _set(lines: list[str], key: str, value: Value | None) -> None:
     """Write, replace or remove one key; a drained limit changes what comes back after the drain."""
     if key == _LIMIT and _before_drain(lines) is not None:
         begin, end = _span(lines, key) or (0, 0)
-        lines[begin:end] = [_drain_line(None if value is None else str(value))]
+        lines[begin:end] = [_drain_line(None if value is None else f"{_LIMIT} = {_toml(value)}")]
         return
     span = _span(lines, key)
     if value is None:
@@ -188,21 +199,22 @@ def _set(lines: list[str], key: str, value: Value | None) -> None:
 def _drain(lines: list[str], *, drained: bool) -> None:
     span = _span(lines, _LIMIT)
     if drained:
-        before = None
         if span is not None:
-            before = str(tomllib.loads("".join(lines[span[0] : span[1]]))[_LIMIT])
-            lines[span[0] : span[1]] = [_drain_line(before)]
+            before = "".join(lines[span[0] : span[1]])
+            kept = before.rstrip("\r\n")
+            lines[span[0] : span[1]] = [_drain_line(kept, before[len(kept) :])]
         else:
             _insert(lines, _drain_line(None))
         return
-    before = _before_drain(lines)
     if span is not None:
-        kept = [f"{_LIMIT} = {before}\n"] if before is not None and before.isdecimal() else []
-        lines[span[0] : span[1]] = kept
+        before = _before_drain(lines)
+        drained = lines[span[1] - 1]
+        ending = drained[len(drained.rstrip("\r\n")) :]
+        lines[span[0] : span[1]] = [] if before in {None, _DEFAULT} else [f"{before}{ending}"]
 
 
-def _drain_line(before: str | None) -> str:
-    return f"{_LIMIT} = 0 {_MARK}{_DEFAULT if before is None else before}\n"
+def _drain_line(before: str | None, ending: str = "\n") -> str:
+    return f"{_LIMIT} = 0 {_MARK}{_DEFAULT if before is None else before}{ending}"
 
 
 def _insert(lines: list[str], written: str) -> None:

@@ -100,6 +100,8 @@ def statistics(status: Json, report: Json, channels: Iterable[Json] | None) -> S
             errors[neutral] = errors.get(neutral, 0) + int(count)
         else:
             counters[name] = int(count)
+    if status.get("draining") is not None:
+        counters["draining"] = int(bool(status["draining"]))  # by hand, on the host: no configuration says it
     for name, count in (report.get("refused") or {}).items():
         errors[f"data_{name}"] = int(count)
     return Statistics(

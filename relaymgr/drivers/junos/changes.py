@@ -35,6 +35,7 @@ from relaymgr.drivers.junos.trees import configuration, cut, fingerprint, remain
 COMMITTED = '<get-configuration database="committed" format="xml"/>'
 CANDIDATE = '<get-configuration database="candidate" format="xml"/>'
 _LONGEST_COMMENT = 200
+_LONGEST_MINUTES = 65_535
 
 Query = Callable[[str], Awaitable[etree._Element]]  # noqa: SLF001 -- lxml names its element so
 """Sends an operation that changes nothing and gives the reply."""
@@ -74,6 +75,8 @@ class ChangeProcedure:
 
     async def begin(self, change: Change) -> None:
         """Commit `change.desired` with the device's timer running."""
+        if not 1 <= change.confirm_minutes <= _LONGEST_MINUTES:  # PyEZ takes 0 for a commit without a timer
+            raise ConfigurationRefused(self._device, f"a confirmed commit waits 1 to {_LONGEST_MINUTES} minutes")
         await self._refuse_open_window()
         async with self._candidate():
             committed = whole(self._device, await self._session.query(COMMITTED))

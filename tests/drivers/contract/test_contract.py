@@ -17,6 +17,7 @@ from relaymgr.domain.intent import RelayIntent
 from relaymgr.domain.platforms import Capability, CapabilityMissing
 from relaymgr.drivers.errors import (
     ConfigurationChanged,
+    ConfigurationRefused,
     ConfirmWindowOpen,
 )
 from relaymgr.drivers.protocol import Driver
@@ -179,6 +180,17 @@ async def test_a_pending_change_can_be_taken_back_at_once(name, tmp_path):
         assert reading.owned == made.before
         assert reading.confirmation is Confirmation.NONE
         assert comparable(await driver.read_configuration()) == comparable(configuration)
+
+
+@pytest.mark.parametrize("name", CHANGED)
+async def test_a_window_that_no_platform_has_is_refused_before_anything_is_touched(name, tmp_path):
+    async with opened(name, tmp_path) as device:
+        driver = device.driver()
+        made = await change(driver, desired(device, driver), device)
+        with pytest.raises(ConfigurationRefused):
+            await driver.begin_change(replace(made, confirm_minutes=0))
+        reading = await driver.read_change(made)
+        assert (reading.owned, reading.confirmation) == (made.before, Confirmation.NONE)
 
 
 @pytest.mark.parametrize("name", [*RELAYS, "iosxe-bare"])

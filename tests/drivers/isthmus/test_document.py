@@ -67,9 +67,21 @@ def test_a_drain_is_one_line_that_remembers_what_stood_there(limit):
     drained = document.merge(text, SCOPE, f"drain = true\n{owned}")
     assert tomllib.loads(drained)["relay"]["tunnel_limit"] == 0
     assert document.read(drained, SCOPE) == f"drain = true\n{owned}"
-    back = document.merge(drained, SCOPE, owned)
-    assert tomllib.loads(back) == tomllib.loads(text)
-    assert document.read(back, SCOPE) == owned
+    assert document.merge(drained, SCOPE, owned) == text
+
+
+@pytest.mark.parametrize("text", ["[relay]\r\n  tunnel_limit = 5 # x \r\nrole = 'x'\r\n", "[relay]\ntunnel_limit=5"])
+def test_the_end_of_a_drain_brings_back_the_very_line(text):
+    drained = document.merge(text, ("drain",), "drain = true\n")
+    assert document.read(drained, SCOPE) == "drain = true\nrelay.tunnel_limit = 5\n"
+    assert document.merge(drained, ("drain",), "") == text
+
+
+@pytest.mark.parametrize("said", ["", "ask bob", "tunnel_limit = 'x'", "query_interval = 5", "the default"])
+def test_a_comment_of_a_drain_that_somebody_edited_brings_back_the_default(said):
+    text = f"[relay]\ntunnel_limit = 0 # drained by relaymgr; before: {said}\n"
+    assert document.read(text, SCOPE) == "drain = true\n"
+    assert document.merge(text, ("drain",), "") == "[relay]\n"
 
 
 def test_a_drain_without_the_limit_in_scope_keeps_the_operators_limit():

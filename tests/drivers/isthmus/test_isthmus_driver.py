@@ -153,6 +153,13 @@ async def test_a_drained_relay_takes_no_tunnel_and_gets_its_own_limit_back(tmp_p
             assert tomllib.loads(await made.read_configuration())["relay"]["tunnel_limit"] == limit
 
 
+async def test_a_drain_by_hand_is_shown(tmp_path):
+    async with agent(tmp_path) as (device, made), another_hand(device) as client:
+        assert (await made.observe()).statistics.counters["draining"] == 0
+        assert (await client.put("/v1/drain", json={"enabled": True})).is_success
+        assert (await made.observe()).statistics.counters["draining"] == 1
+
+
 @pytest.mark.parametrize(
     ("host", "port", "url"),
     [
