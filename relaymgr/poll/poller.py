@@ -15,12 +15,12 @@ from relaymgr.domain.observed import Facts, Observation
 from relaymgr.domain.platforms import Capabilities
 from relaymgr.drivers.errors import CircuitOpen, DeviceBusy, DriverError
 from relaymgr.drivers.protocol import Driver
-from relaymgr.poll.schedule import Due, Schedule
+from relaymgr.poll.schedule import Due, Schedule, phase
 
 _log = logging.getLogger(__name__)
 
 FACTS_SECONDS = 3600.0
-"""How long facts and capabilities of a device are believed."""
+"""How long facts and capabilities of a device are believed at most, and half of it at least."""
 
 
 class Devices(Protocol):
@@ -182,7 +182,8 @@ class Poller:
         if now < self._identified.get(relay_id, float("-inf")):
             return
         facts, capabilities = await driver.facts(), await driver.device_capabilities()
-        self._identified[relay_id] = now + FACTS_SECONDS
+        # Spread over half an hour: polls themselves are spread over seconds only, and so would be all of these.
+        self._identified[relay_id] = now + FACTS_SECONDS * (1 + phase(relay_id)) / 2
         await self._sink.identified(relay_id, facts, capabilities)
 
     def _count_failure(self, error: DriverError) -> None:

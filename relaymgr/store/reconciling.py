@@ -58,7 +58,9 @@ class Outcome:
 @dataclass(slots=True)
 class _Writes:
     insert: list[dict[str, Any]] = field(default_factory=list)
-    update: list[dict[str, Any]] = field(default_factory=list)
+    update: dict[tuple[str, ...], list[dict[str, Any]]] = field(default_factory=dict)
+    """By the columns that differ: most rows change in one or two of a dozen, and binding a value costs as much as
+    comparing ten."""
     touch: list[dict[str, Any]] = field(default_factory=list)
     delete: list[dict[str, Any]] = field(default_factory=list)
 
@@ -71,7 +73,7 @@ async def reconcile(session: AsyncSession, kind: Kind, seen: Sequence[Seen]) -> 
     known = await _known(session, kind, [one.relay_id for one in seen])
     for one in seen:
         _compare(kind, one, known.get(one.relay_id, {}), writes, outcome)
-    outcome.inserted, outcome.updated = len(writes.insert), len(writes.update)
+    outcome.inserted, outcome.updated = len(writes.insert), sum(map(len, writes.update.values()))
     await _write(session, kind, writes)
     return outcome
 
@@ -108,7 +110,9 @@ def _compare(kind: Kind, one: Seen, known: _Known, writes: _Writes, outcome: Out
         if complete == old:
             unchanged = True
             continue
-        writes.update.append(dict(zip(kind.values, complete, strict=True), seen_at=one.at, row_id=row_id))
+        changed = {name: now for name, was, now in zip(kind.values, old, complete, strict=True) if was != now}
+        changed |= {"seen_at": one.at, "row_id": row_id}
+        writes.update.setdefault(tuple(changed), []).append(changed)
     if known:
         outcome.gone[one.relay_id] = list(known)
         writes.delete.extend({"row_id": row_id} for row_id, _, _ in known.values())
@@ -122,8 +126,8 @@ async def _write(session: AsyncSession, kind: Kind, writes: _Writes) -> None:
     connection = await session.connection()
     if writes.delete:
         await connection.execute(delete(kind.table).where(columns["id"] == bindparam("row_id")), writes.delete)
-    if writes.update:
-        await update_by_id(connection, kind.table, writes.update)
+    for rows in writes.update.values():
+        await update_by_id(connection, kind.table, rows)
     if writes.insert:
         await connection.execute(insert(kind.table), writes.insert)
     if writes.touch:

@@ -57,6 +57,7 @@ _ERRORS = {
 }
 
 
+_ASKED = ("{*}multicast-group-address", "{*}multicast-source-address")
 _DIGITS = 20
 """Of the largest 64-bit counter; what is longer is no counter."""
 
@@ -90,23 +91,33 @@ def is_large(reply: etree._Element) -> bool:
 
 def tunnels(reply: etree._Element) -> tuple[Tunnel, ...]:
     """From a reply to TUNNELS. Raises NotRunning, Unreadable."""
-    return tuple(_tunnel(entry) for entry in children(_root(reply, "amt-tunnel-information"), "amt-tunnel"))
+    return tunnels_and_memberships(reply)[0]
+
+
+def tunnel_channels(reply: etree._Element) -> Memberships:
+    """(group, source) -> gateways, from a reply to TUNNELS with detail. Raises NotRunning, Unreadable."""
+    return tunnels_and_memberships(reply)[1]
 
 
 def tunnels_and_memberships(reply: etree._Element) -> tuple[tuple[Tunnel, ...], Memberships]:
-    """Both things a reply to TUNNELS tells."""
-    return tunnels(reply), tunnel_channels(reply)
+    """Both things a reply to TUNNELS tells, in one pass. Raises NotRunning, Unreadable."""
+    joined: Memberships = {}
+    entries = children(_root(reply, "amt-tunnel-information"), "amt-tunnel")
+    return tuple([_tunnel(entry, joined) for entry in entries]), joined
 
 
-def _tunnel(entry: etree._Element) -> Tunnel:
+def _tunnel(entry: etree._Element, joined: Memberships) -> Tunnel:
     told = texts(entry)
     address, port = _address(told, "amt-tunnel-gateway-address"), _number(told, "amt-tunnel-gateway-port")
     if address is None or port is None:
         raise Unreadable("a tunnel has no gateway address and port")
+    listed = [texts(membership, *_ASKED) for membership in children(entry, "mgm-group")]
+    for asked in listed:
+        group = asked.get("multicast-group-address")
+        if group is not None:
+            joined.setdefault((group, _source_text(asked)), []).append((address, port))
     word = told.get("amt-tunnel-state")
     channels = _number(told, "amt-tunnel-multicast-groups")
-    if channels is None:
-        channels = sum(1 for _ in children(entry, "mgm-group")) or None
     counted = find(entry, "amt-tunnel-message-count")
     messages = texts(counted) if counted is not None else {}
     return Tunnel(
@@ -116,27 +127,10 @@ def _tunnel(entry: etree._Element) -> Tunnel:
         vendor_state=word,
         interface=told.get("amt-tunnel-interface"),
         inactivity_timeout_seconds=seconds(told.get("amt-inactivity-timeout")),
-        channels=channels,
+        channels=channels if channels is not None else len(listed) or None,
         requests=_number(messages, "amt-request-message"),
         updates=_number(messages, "amt-membership-update-message"),
     )
-
-
-def tunnel_channels(reply: etree._Element) -> Memberships:
-    """(group, source) -> gateways, from a reply to TUNNELS with detail."""
-    found: Memberships = {}
-    for entry in children(_root(reply, "amt-tunnel-information"), "amt-tunnel"):
-        told = texts(entry)
-        gateway, port = _address(told, "amt-tunnel-gateway-address"), _number(told, "amt-tunnel-gateway-port")
-        if gateway is None or port is None:
-            continue
-        endpoint = (gateway, port)
-        for membership in children(entry, "mgm-group"):
-            joined = texts(membership)
-            group = joined.get("multicast-group-address")
-            if group is not None:
-                found.setdefault((group, _source_text(joined)), []).append(endpoint)
-    return found
 
 
 def channels(reply: etree._Element, joined: Memberships | None) -> tuple[Channel, ...]:
