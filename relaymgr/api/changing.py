@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaymgr.api.editing import fetch
-from relaymgr.api.idempotency import once
-from relaymgr.api.problems import Refused, not_found
+from relaymgr.api.idempotency import digest_of, once
+from relaymgr.api.problems import REQUEST_ID, Refused, not_found
 from relaymgr.api.recording import record
 from relaymgr.api.services import Services
 from relaymgr.store.principals import Principal
@@ -36,8 +34,7 @@ class Order:
     @property
     def digest(self) -> str:
         """What two requests with one key must have in common."""
-        parts = [self.kind, self.relay_id, self.plan_id, self.parameters, self.comment, self.ticket]
-        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+        return digest_of(self.kind, self.relay_id, self.plan_id, self.parameters, self.comment, self.ticket)
 
 
 async def admit(session: AsyncSession, caller: Principal, relay_id: str) -> Relay:
@@ -86,21 +83,19 @@ async def check_plan(session: AsyncSession, services: Services, relay: Relay, or
 async def submit(services: Services, caller: Principal, order: Order) -> Job:
     """The job asked for, or the one the same key made before."""
     async with services.database.session() as session:
-        relay = await fetch(session, caller, Relay, "relay", order.relay_id)
+        await fetch(session, caller, Relay, "relay", order.relay_id)
 
-    async def make() -> Job:
-        return await _make(services, caller, order, relay.ad_id)
+    async def make(job_id: str) -> Job:
+        return await _make(services, caller, order, job_id)
 
-    if order.key is None:
-        return await make()
-    return await once(services, caller.actor, order.key, order.digest, make)
+    return await once(services, caller.actor, order.key, order.digest, Job, make)
 
 
-async def _make(services: Services, caller: Principal, order: Order, ad_id: str | None) -> Job:
+async def _make(services: Services, caller: Principal, order: Order, job_id: str) -> Job:
     async with services.database.session() as session:
         relay = await admit(session, caller, order.relay_id)
         await check_plan(session, services, relay, order)
-    job = await services.jobs.submit(
+    return await services.jobs.submit(
         order.kind,
         relay_id=order.relay_id,
         plan_id=order.plan_id,
@@ -108,19 +103,6 @@ async def _make(services: Services, caller: Principal, order: Order, ad_id: str 
         actor=caller.actor,
         comment=order.comment,
         ticket=order.ticket,
+        request_id=REQUEST_ID.get(),
+        job_id=job_id,
     )
-    after = {"plan_id": order.plan_id, "relay_id": order.relay_id, **order.parameters}
-    resource, why = ("job", job.id), (order.comment, order.ticket)
-    async with services.database.begin() as session:
-        await record(
-            session,
-            services,
-            caller,
-            f"job.{order.kind}",
-            resource,
-            after=after,
-            comment=why[0],
-            ticket=why[1],
-            ad_id=ad_id,
-        )
-    return job

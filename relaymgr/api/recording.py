@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from relaymgr.api.problems import REQUEST_ID, Refused
 from relaymgr.api.services import Services
 from relaymgr.store import audit
+from relaymgr.store.audit import Reason
 from relaymgr.store.principals import Principal
 
 
@@ -34,6 +35,11 @@ async def writing(
             code, detail = referred
             raise Refused(code, detail) from None
         raise
+
+
+def reason_of(comment: str, ticket: str | None) -> Reason:
+    """What is handed down with a write that is audited where it is done."""
+    return Reason(comment, ticket, REQUEST_ID.get())
 
 
 async def record(

@@ -74,6 +74,7 @@ class Public(RoleRequired):
 
 
 VIEWER = Depends(RoleRequired(Role.VIEWER))
+VIEWER_EVERYWHERE = Depends(RoleRequired(Role.VIEWER, everywhere=True))
 OPERATOR = Depends(RoleRequired(Role.OPERATOR))
 ADMIN = Depends(RoleRequired(Role.ADMIN))
 ADMIN_EVERYWHERE = Depends(RoleRequired(Role.ADMIN, everywhere=True))

@@ -14,6 +14,7 @@ from relaymgr.api.capabilities import refuse_impossible
 from relaymgr.domain.intent import RelayIntent
 from relaymgr.drivers.protocol import DeviceTarget
 from relaymgr.settings import Settings
+from relaymgr.store.audit import Reason
 from relaymgr.store.database import Database
 from relaymgr.store.envelope import Sealer
 from relaymgr.store.tables import Job, JobEvent, Plan, Rollout
@@ -42,14 +43,16 @@ class JobSubmission(Protocol):
         actor: str,
         comment: str = "",
         ticket: str | None = None,
+        request_id: str | None = None,
+        job_id: str | None = None,
     ) -> Job:
-        """Store a job and wake a worker. Without `plan_id` a change plans first.
+        """Store a job with its audit row and wake a worker. Without `plan_id` a change plans first.
 
         `parameters` of a change: confirm_minutes (int), probe (bool).
         """
 
-    async def cancel(self, job_id: str, actor: str) -> Job:
-        """Ask a job to end as soon as that leaves nothing half done."""
+    async def cancel(self, job_id: str, actor: str, why: Reason) -> Job:
+        """Ask a job to end as soon as that leaves nothing half done; audited."""
 
     def follow(self, job_id: str, after: int = 0) -> AsyncIterator[JobEvent]:
         """The log of a job from after event `after` on, as it grows; ends with the job."""
@@ -70,24 +73,26 @@ class RolloutControl(Protocol):
         actor: str,
         comment: str = "",
         ticket: str | None = None,
+        request_id: str | None = None,
+        rollout_id: str | None = None,
     ) -> Rollout:
-        """Store a rollout whose waves hold relay ids, and start it."""
+        """Store a rollout whose waves hold relay ids, with its audit row, and start it."""
 
-    async def pause(self, rollout_id: str, actor: str, reason: str | None = None) -> Rollout:
-        """Start no more relays; running ones finish."""
+    async def pause(self, rollout_id: str, actor: str, why: Reason) -> Rollout:
+        """Start no more relays; running ones finish. Audited."""
 
-    async def resume(self, rollout_id: str, actor: str) -> Rollout:
-        """Go on."""
+    async def resume(self, rollout_id: str, actor: str, why: Reason) -> Rollout:
+        """Go on. Audited."""
 
-    async def abort(self, rollout_id: str, actor: str) -> Rollout:
-        """Start no more relays, ever."""
+    async def abort(self, rollout_id: str, actor: str, why: Reason) -> Rollout:
+        """Start no more relays, ever. Audited."""
 
 
 class DriftControl(Protocol):
     """What the API uses of `relaymgr.jobs.drift.DriftChecker`."""
 
-    async def accept(self, relay_id: str, actor: str) -> None:
-        """Take what the device has in its owned sections as what is expected from now on."""
+    async def accept(self, relay_id: str, actor: str, why: Reason) -> None:
+        """Take what the device has in its owned sections as what is expected from now on; audited."""
 
 
 class DeviceSessions(Protocol):

@@ -16,6 +16,7 @@ from relaymgr.jobs.errors import Conflict, NotFound
 from relaymgr.jobs.parts import Parts
 from relaymgr.jobs.planner import relay_held, window_open
 from relaymgr.store import audit, events
+from relaymgr.store.audit import UNSAID, Reason
 from relaymgr.store.tables import DriftRow, Relay
 
 UNKNOWN: Final = "unknown"
@@ -56,7 +57,7 @@ class DriftChecker:
             await self._record(relay_id, intended, finding)
         return finding
 
-    async def accept(self, relay_id: str, actor: str) -> None:
+    async def accept(self, relay_id: str, actor: str, why: Reason = UNSAID) -> None:
         """Take what the last check found on the device as what is expected from now on.
 
         Raises:
@@ -76,7 +77,18 @@ class DriftChecker:
             relay.version, relay.updated_at = relay.version + 1, now
             diff, drift.state, drift.diff, drift.since = drift.diff, DriftState.NONE.value, "", None
             await audit.record(
-                session, actor, "drift.accept", "relay", relay_id, after={"diff": diff}, ad_id=relay.ad_id, now=now
+                session,
+                actor,
+                "drift.accept",
+                "relay",
+                relay_id,
+                before={"state": DriftState.DRIFTED.value, "diff": diff},
+                after={"state": DriftState.NONE.value},
+                comment=why.comment or None,
+                ticket=why.ticket,
+                request_id=why.request_id,
+                ad_id=relay.ad_id,
+                now=now,
             )
 
     async def _intended(self, relay_id: str) -> OwnedConfiguration | None:

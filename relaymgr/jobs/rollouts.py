@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -19,6 +20,7 @@ from relaymgr.jobs.errors import Conflict, Invalid, NotFound
 from relaymgr.jobs.parts import ACTIVE, Parts
 from relaymgr.jobs.submission import checked
 from relaymgr.store import audit, events
+from relaymgr.store.audit import UNSAID, Reason
 from relaymgr.store.tables import Job, Relay, Rollout, RolloutRelay, new_id
 
 _KINDS = frozenset({"apply", "drain", "undrain", "restore"})
@@ -44,8 +46,12 @@ class Rollouts:
         actor: str,
         comment: str = "",
         ticket: str | None = None,
+        request_id: str | None = None,
+        rollout_id: str | None = None,
     ) -> Rollout:
         """Store a rollout whose waves hold relay ids, and start it. Waves by sizes are made with `waves_of`.
+
+        `rollout_id` is the id it gets, a new one when absent.
 
         Raises:
             JobError: unknown kind or relay, an empty or double wave, a relay that is in another open rollout.
@@ -58,7 +64,7 @@ class Rollouts:
             raise Invalid("invalid_request", "a wave without a relay, a relay named twice, or a negative budget")
         now = self._parts.clock()
         rollout = Rollout(
-            id=new_id(),
+            id=rollout_id or new_id(),
             name=name,
             kind=kind,
             state=RolloutPhase.RUNNING.value,
@@ -81,32 +87,24 @@ class Rollouts:
                 for index, wave in enumerate(waves)
                 for relay in wave
             )
-            after = {"name": name, "kind": kind, "relays": len(relays), "waves": len(waves)}
-            await audit.record(
-                session,
-                actor,
-                "rollout.create",
-                "rollout",
-                rollout.id,
-                after=after,
-                comment=comment,
-                ticket=ticket,
-                now=now,
-            )
+            settings = {"error_budget": error_budget, "confirm_minutes": confirm_minutes, "probe": probe}
+            after = {"name": name, "kind": kind, **settings, "waves": rollout.waves["relays"]}
+            why = Reason(comment, ticket, request_id)
+            await _audit(session, rollout, "create", actor, why, now, after=after)
         await self.push(rollout.id)
         return await self._get(rollout.id)
 
-    async def pause(self, rollout_id: str, actor: str, reason: str | None = None) -> Rollout:
+    async def pause(self, rollout_id: str, actor: str, why: Reason = UNSAID) -> Rollout:
         """Start no more relays; running ones finish."""
-        return await self._turn(rollout_id, actor, RolloutPhase.PAUSED, reason or f"paused by {actor}")
+        return await self._turn(rollout_id, actor, "pause", RolloutPhase.PAUSED, why)
 
-    async def resume(self, rollout_id: str, actor: str) -> Rollout:
+    async def resume(self, rollout_id: str, actor: str, why: Reason = UNSAID) -> Rollout:
         """Go on."""
-        return await self._turn(rollout_id, actor, RolloutPhase.RUNNING, None)
+        return await self._turn(rollout_id, actor, "resume", RolloutPhase.RUNNING, why)
 
-    async def abort(self, rollout_id: str, actor: str) -> Rollout:
+    async def abort(self, rollout_id: str, actor: str, why: Reason = UNSAID) -> Rollout:
         """Start no more relays, ever. Jobs that wait in the queue are cancelled, those under way finish."""
-        return await self._turn(rollout_id, actor, RolloutPhase.ABORTED, f"aborted by {actor}")
+        return await self._turn(rollout_id, actor, "abort", RolloutPhase.ABORTED, why)
 
     async def push(self, rollout_id: str) -> None:
         """Take in what jobs came to and do what follows. May be called any number of times, from anywhere."""
@@ -194,8 +192,9 @@ class Rollouts:
             now=now,
         )
 
-    async def _turn(self, rollout_id: str, actor: str, to: RolloutPhase, reason: str | None) -> Rollout:
+    async def _turn(self, rollout_id: str, actor: str, action: str, to: RolloutPhase, why: Reason) -> Rollout:
         now = self._parts.clock()
+        reason = None if to is RolloutPhase.RUNNING else why.comment or f"{to.value} by {actor}"
         async with self._parts.database.begin() as session:
             rollout = await session.get(Rollout, rollout_id, with_for_update=True)
             if rollout is None:
@@ -206,16 +205,7 @@ class Rollouts:
             rollout.version, rollout.updated_at = rollout.version + 1, now
             if to is RolloutPhase.ABORTED:
                 await _cancel_queued(session, rollout_id, now)
-            await audit.record(
-                session,
-                actor,
-                f"rollout.{to.value}",
-                "rollout",
-                rollout_id,
-                before={"state": before},
-                after={"state": to.value, "reason": reason},
-                now=now,
-            )
+            await _audit(session, rollout, action, actor, why, now, before={"state": before}, after={"state": to.value})
         await self.push(rollout_id)
         return await self._get(rollout_id)
 
@@ -254,6 +244,36 @@ def _came_to(job: Job | None) -> RelayPhase:
     if job.state == "cancelled":
         return RelayPhase.SKIPPED
     return RelayPhase(job.state)
+
+
+async def _audit(
+    session: AsyncSession,
+    rollout: Rollout,
+    action: str,
+    actor: str,
+    why: Reason,
+    now: datetime,
+    *,
+    after: dict[str, Any],
+    before: dict[str, Any] | None = None,
+) -> None:
+    """One row, seen by the AD that owns every relay of the rollout; where several do, by unscoped tokens only."""
+    relays = [relay for wave in rollout.waves["relays"] for relay in wave]
+    owners = set(await session.scalars(select(Relay.ad_id).where(Relay.id.in_(relays)).distinct()))
+    await audit.record(
+        session,
+        actor,
+        f"rollout.{action}",
+        "rollout",
+        rollout.id,
+        comment=why.comment or None,
+        ticket=why.ticket,
+        request_id=why.request_id,
+        ad_id=owners.pop() if len(owners) == 1 else None,
+        before=before,
+        after=after,
+        now=now,
+    )
 
 
 async def _relays_of(session: AsyncSession, rollout_id: str) -> Sequence[RolloutRelay]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from relaymgr.store.principals import Principal
 from relaymgr.store.redaction import redact
 from relaymgr.store.tables import AuditRow
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why something is written, and by which request: what a caller hands down to whoever does the write."""
+
+    comment: str = ""
+    ticket: str | None = None
+    request_id: str | None = None
+
+
+UNSAID = Reason()
 
 
 async def record(
@@ -34,7 +47,7 @@ async def record(
     Args:
         session: of `Database.begin`.
         actor: a Principal, or a name such as `system`.
-        action: `relay.create`, `intent.put`, `job.apply`, …
+        action: `relay.create`, `intent.put`, `job.create`, `job.apply` (how it ended), …
         resource_type: `relay`, `credential`, …
         resource_id: its id, where it has one.
         before: the resource before; None when it was made. Values that look secret are replaced at any depth.

@@ -47,9 +47,9 @@ OPERATOR = {
 }  # fmt: skip
 EVERYWHERE = {
     "create_ad", "delete_ad", "list_tokens", "create_token", "get_token", "revoke_token", "list_users", "create_user",
-    "get_user", "edit_user", "delete_user",
+    "get_user", "edit_user", "delete_user", "get_metrics",
 }  # fmt: skip
-ADMIN = EVERYWHERE | {
+ADMIN = EVERYWHERE - {"get_metrics"} | {
     "edit_ad", "create_site", "edit_site", "delete_site", "create_credential", "edit_credential", "delete_credential",
     "create_relay", "edit_relay", "delete_relay", "scan_host_key", "put_relays",
 }  # fmt: skip

@@ -87,7 +87,7 @@ async def test_a_plan_is_applied_and_followed(manager_anywhere: Manager) -> None
     relay = (await client.get(f"/api/v1/relays/{relay_id}")).json()
     assert relay["applied_intent_version"] == 1
     async with manager.database.session() as session:
-        row = await session.scalar(select(AuditRow).where(AuditRow.action == "job.apply"))
+        row = await session.scalar(select(AuditRow).where(AuditRow.action == "job.create"))
     assert row is not None
     assert (row.comment, row.ticket, row.actor) == ("raise", "NOC-1", "token:operator")
 

@@ -14,7 +14,7 @@ from relaymgr.api.editing import fetch
 from relaymgr.api.listings import json_response
 from relaymgr.api.parameters import IdempotencyKey, PathId
 from relaymgr.api.problems import DEVICE_CODES, Refused, responses
-from relaymgr.api.recording import record
+from relaymgr.api.recording import reason_of
 from relaymgr.api.schemas.bulk import BulkItem, BulkResult, PlanBulk
 from relaymgr.api.schemas.changes import ApplyRequest, ChangeRequest, Job, Plan, PlanRequest, Reason
 from relaymgr.api.schemas.observed import Drift
@@ -189,20 +189,7 @@ async def accept_drift(services: ServicesOf, caller: Caller, relay_id: PathId, b
         before = await session.get(tables.DriftRow, relay_id)
     if before is None or before.state != "drifted":
         raise Refused("no_drift", f"no drift of {relay.name} is known")
-    await services.drift.accept(relay_id, caller.actor)
-    async with services.database.begin() as session:
-        await record(
-            session,
-            services,
-            caller,
-            "drift.accept",
-            ("relay", relay_id),
-            before={"state": before.state, "diff": before.diff},
-            after={"state": "none"},
-            comment=body.comment,
-            ticket=body.ticket,
-            ad_id=relay.ad_id,
-        )
+    await services.drift.accept(relay_id, caller.actor, reason_of(body.comment, body.ticket))
     async with services.database.session() as session:
         row = await session.get(tables.DriftRow, relay_id)
         items = await named_view(Drift)(session, [row] if row is not None else [], services)

@@ -15,7 +15,7 @@ from relaymgr.api.event_streams import STREAM_ANSWER, LastEventId, Sent, resume_
 from relaymgr.api.listings import PageQuery, Resource, columns_view, equal, json_response
 from relaymgr.api.parameters import PathId
 from relaymgr.api.problems import not_found, responses
-from relaymgr.api.recording import record
+from relaymgr.api.recording import reason_of
 from relaymgr.api.schemas.changes import Job, JobLogEntry, JobLogPage, JobPage, Reason
 from relaymgr.api.security import OPERATOR, VIEWER, Caller, ServicesOf
 from relaymgr.api.services import Services
@@ -115,22 +115,8 @@ async def cancel_job(
     """Ask a job to end as soon as that leaves nothing half done: what waits for its confirmation goes back."""
     reason = body or Reason()
     async with services.database.session() as session:
-        before = await fetch_job(session, caller, job_id)
-        relay = await session.get(tables.Relay, before.relay_id) if before.relay_id is not None else None
-    job = await services.jobs.cancel(job_id, caller.actor)
-    async with services.database.begin() as session:
-        await record(
-            session,
-            services,
-            caller,
-            "job.cancel",
-            ("job", job_id),
-            before={"state": before.state, "cancel_requested": before.cancel_requested},
-            after={"state": job.state, "cancel_requested": job.cancel_requested},
-            comment=reason.comment,
-            ticket=reason.ticket,
-            ad_id=relay.ad_id if relay is not None else None,
-        )
+        await fetch_job(session, caller, job_id)
+    await services.jobs.cancel(job_id, caller.actor, reason_of(reason.comment, reason.ticket))
     return await _answer(services, caller, job_id)
 
 

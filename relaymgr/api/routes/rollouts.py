@@ -14,10 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaymgr.api.changing import admit
 from relaymgr.api.etags import etag
+from relaymgr.api.idempotency import digest_of, once
 from relaymgr.api.listings import Dicts, PageQuery, Resource, columns_view, equal, json_response
-from relaymgr.api.parameters import PathId
-from relaymgr.api.problems import Refused, not_found, responses
-from relaymgr.api.recording import record
+from relaymgr.api.parameters import IdempotencyKey, PathId
+from relaymgr.api.problems import REQUEST_ID, Refused, not_found, responses
+from relaymgr.api.recording import reason_of
 from relaymgr.api.schemas.rollouts import (
     Rollout,
     RolloutCreate,
@@ -30,6 +31,7 @@ from relaymgr.api.security import OPERATOR, VIEWER, Caller, ServicesOf
 from relaymgr.api.services import Services
 from relaymgr.domain.rollout import BadWaves, split
 from relaymgr.store import tables
+from relaymgr.store.audit import Reason
 from relaymgr.store.paging import Listing
 from relaymgr.store.principals import Principal, visible_of_relays
 
@@ -141,54 +143,39 @@ async def list_rollouts(
         "conflict",
         "no_intent",
         "not_applied",
+        "idempotency_key_reused",
     ),
 )
-async def create_rollout(services: ServicesOf, caller: Caller, body: RolloutCreate) -> Response:
+async def create_rollout(
+    services: ServicesOf, caller: Caller, body: RolloutCreate, key: IdempotencyKey = None
+) -> Response:
     """Start a rollout. Each wave starts when the one before has ended; none once more failed than the budget allows."""
     try:
         waves = body.waves or [list(wave) for wave in split(body.relay_ids, *([body.sizes] if body.sizes else []))]
     except BadWaves as error:
         raise Refused("invalid_request", str(error)) from None
-    async with services.database.session() as session:
-        for relay_id in (relay for wave in waves for relay in wave):
-            await admit(session, caller, relay_id)
-    rollout = await services.rollouts.create(
-        name=body.name,
-        kind=body.kind,
-        waves=waves,
-        error_budget=body.error_budget,
-        confirm_minutes=body.confirm_minutes,
-        probe=body.probe,
-        actor=caller.actor,
-        comment=body.comment,
-        ticket=body.ticket,
-    )
-    after = body.model_dump(exclude={"comment", "ticket", "relay_ids", "sizes"}) | {"waves": waves}
-    await _record(services, caller, "create", rollout.id, body, after)
-    return await _answer(services, caller, rollout.id, 201)
 
-
-async def _record(
-    services: Services,
-    caller: Principal,
-    action: str,
-    rollout_id: str,
-    reason: RolloutReason | RolloutCreate,
-    after: dict[str, Any],
-    before: dict[str, Any] | None = None,
-) -> None:
-    async with services.database.begin() as session:
-        await record(
-            session,
-            services,
-            caller,
-            f"rollout.{action}",
-            ("rollout", rollout_id),
-            before=before,
-            after=after,
-            comment=reason.comment,
-            ticket=reason.ticket,
+    async def make(rollout_id: str) -> tables.Rollout:
+        async with services.database.session() as session:
+            for relay_id in (relay for wave in waves for relay in wave):
+                await admit(session, caller, relay_id)
+        return await services.rollouts.create(
+            name=body.name,
+            kind=body.kind,
+            waves=waves,
+            error_budget=body.error_budget,
+            confirm_minutes=body.confirm_minutes,
+            probe=body.probe,
+            actor=caller.actor,
+            comment=body.comment,
+            ticket=body.ticket,
+            request_id=REQUEST_ID.get(),
+            rollout_id=rollout_id,
         )
+
+    digest = digest_of("rollout", body.model_dump(mode="json"))
+    rollout = await once(services, caller.actor, key, digest, _ROW, make)
+    return await _answer(services, caller, rollout.id, 201)
 
 
 @router.get(
@@ -225,17 +212,16 @@ async def list_rollout_relays(
 async def _steer(
     services: Services,
     caller: Principal,
-    action: str,
     rollout_id: str,
-    reason: RolloutReason,
-    steer: Callable[[], Awaitable[tables.Rollout]],
+    body: RolloutReason | None,
+    steer: Callable[[str, str, Reason], Awaitable[tables.Rollout]],
 ) -> Response:
+    reason = body or RolloutReason()
     async with services.database.session() as session:
         before = await _fetch(session, caller, rollout_id)
     if before.state in {"aborted", "succeeded", "failed"}:
         raise Refused("rollout_finished", f"the rollout has ended: {before.state}")
-    rollout = await steer()
-    await _record(services, caller, action, rollout_id, reason, {"state": rollout.state}, {"state": before.state})
+    await steer(rollout_id, caller.actor, reason_of(reason.comment, reason.ticket))
     return await _answer(services, caller, rollout_id)
 
 
@@ -252,12 +238,7 @@ _Body = Annotated[RolloutReason | None, Body()]
 )
 async def pause_rollout(services: ServicesOf, caller: Caller, rollout_id: PathId, body: _Body = None) -> Response:
     """Start no more relays; what runs ends properly."""
-    reason = body or RolloutReason()
-
-    async def steer() -> tables.Rollout:
-        return await services.rollouts.pause(rollout_id, caller.actor, reason.comment or None)
-
-    return await _steer(services, caller, "pause", rollout_id, reason, steer)
+    return await _steer(services, caller, rollout_id, body, services.rollouts.pause)
 
 
 @router.post(
@@ -269,11 +250,7 @@ async def pause_rollout(services: ServicesOf, caller: Caller, rollout_id: PathId
 )
 async def resume_rollout(services: ServicesOf, caller: Caller, rollout_id: PathId, body: _Body = None) -> Response:
     """Go on."""
-
-    async def steer() -> tables.Rollout:
-        return await services.rollouts.resume(rollout_id, caller.actor)
-
-    return await _steer(services, caller, "resume", rollout_id, body or RolloutReason(), steer)
+    return await _steer(services, caller, rollout_id, body, services.rollouts.resume)
 
 
 @router.post(
@@ -285,8 +262,4 @@ async def resume_rollout(services: ServicesOf, caller: Caller, rollout_id: PathI
 )
 async def abort_rollout(services: ServicesOf, caller: Caller, rollout_id: PathId, body: _Body = None) -> Response:
     """Start no more relays, ever; what runs ends properly."""
-
-    async def steer() -> tables.Rollout:
-        return await services.rollouts.abort(rollout_id, caller.actor)
-
-    return await _steer(services, caller, "abort", rollout_id, body or RolloutReason(), steer)
+    return await _steer(services, caller, rollout_id, body, services.rollouts.abort)

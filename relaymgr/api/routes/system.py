@@ -13,7 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from relaymgr.api import metrics
 from relaymgr.api.listings import json_response
 from relaymgr.api.schemas.common import Output
-from relaymgr.api.security import PUBLIC, VIEWER, ServicesOf
+from relaymgr.api.security import PUBLIC, VIEWER_EVERYWHERE, ServicesOf
 
 router = APIRouter(tags=["system"])
 
@@ -64,11 +64,11 @@ async def get_readiness(services: ServicesOf) -> Response:
 @router.get(
     "/metrics",
     operation_id="get_metrics",
-    dependencies=[VIEWER],
+    dependencies=[VIEWER_EVERYWHERE],
     response_class=PlainTextResponse,
 )
 async def get_metrics(request: Request, services: ServicesOf) -> Response:
-    """Metrics for Prometheus, which brings a viewer's token. Not scoped to ADs."""
+    """Metrics for Prometheus, which brings a viewer's token that is not scoped to ADs: they add up all of them."""
     await request.app.state.state_metrics.read(services)
     content = await asyncio.to_thread(metrics.text, services.metrics)
     return Response(content, media_type=metrics.CONTENT_TYPE)
