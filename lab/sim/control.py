@@ -4,6 +4,7 @@
     {"clear": "slow"}        switch one off           {"tunnels": 50}         show this many tunnels
     {"edit": "set system …"} configure as somebody on the router's own command line
     {"hold_after": 3}        stand still after three more wire messages      {"release": true}    go on
+    {"hold_at": "in get"}    stand still at the next message of this direction and kind
     {"index": 3, …}          only the fourth simulator of the process; without it all
 
 The answer is {"faults": […]} of the last one changed, with {"held": […]} where some stand still: their indices; or
@@ -64,6 +65,8 @@ def _change(sim: RunningSim, order: dict[str, Any]) -> None:
         sim.faults.clear(order["clear"])
     if "hold_after" in order:
         sim.wire_log.hold_after(int(order["hold_after"]))
+    if "hold_at" in order:
+        sim.wire_log.hold_at(str(order["hold_at"]))
     if "release" in order:
         sim.wire_log.release()
     if "tunnels" in order:

@@ -1,6 +1,7 @@
 """Record of every message a simulator got and sent, so that a test can strike after each of them.
 
-`hold_after(n)` makes the router stand still once it recorded n more messages. Held at a request, NETCONF obeys it only
+`hold_after(n)` makes the router stand still once it recorded n more messages, `hold_at("out lock-configuration")` at the
+next message of this direction and kind. Held at a request, NETCONF obeys it only
 after the release, and a command line has obeyed it but not answered; held at an answer, that session has nothing more to
 say. After the release sessions do what they were asked before, as a router does whose client died.
 """
@@ -25,7 +26,7 @@ class WireLog:
     def __init__(self, copy: list[dict[str, Any]] | Path | None = None) -> None:
         self.entries: list[dict[str, Any]] = []
         self._number = 0
-        self._hold_at: int | None = None
+        self._hold_at: int | str | None = None
         self._released = asyncio.Event()
         self._released.set()
         self._list = copy if isinstance(copy, list) else None
@@ -43,7 +44,7 @@ class WireLog:
         if self._file is not None:
             self._file.write(json.dumps(entry) + "\n")
             self._file.flush()
-        if self._number == self._hold_at:
+        if self._hold_at in {self._number, f"{direction} {kind}"}:
             self._released.clear()
 
     @property
@@ -54,6 +55,10 @@ class WireLog:
     def hold_after(self, messages: int) -> None:
         """Stand still once so many more messages were recorded, 1 or more."""
         self._hold_at = self._number + messages
+
+    def hold_at(self, message: str) -> None:
+        """Stand still at the next message that is `DIRECTION KIND`."""
+        self._hold_at = message
 
     def release(self) -> None:
         """Go on, and forget an order to hold."""

@@ -1,0 +1,117 @@
+"""Kills whose point is time: a window that elapses unseen, a router away at the restart, a rollout half way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from crash.fleet import Fleet, running
+from crash.world import Enrolled, apply, change_again, enrol, finished, managed, plan
+
+from lab.manager import Manager
+from lab.namespaces import wait_until
+
+pytestmark = pytest.mark.slow
+
+KINDS = ["mx80", "iosxe"]
+CHANGED = {"mx80": "in get-system-uptime-information", "iosxe": "out config-ios-cli-rpc"}
+"""First message of its kind behind the one that changed the router, before anything confirms."""
+
+
+def killed_at(manager: Manager, relay: Enrolled, message: str) -> str:
+    """Kill the manager where the router is at a message of an apply; the job."""
+    planned = plan(manager, relay)
+    relay.fleet.order(relay.index, hold_at=message)
+    job = apply(manager, relay, planned["id"], minutes=1)
+    wait_until(lambda: relay.index in relay.fleet.held(), 60.0, f"the router is at: {message}")
+    manager.kill()
+    return job
+
+
+def agrees(manager: Manager, relay: Enrolled, job: str, after: str | None = None) -> str:
+    """The job's state once it ended, if the router and the database agree."""
+    fleet, index = relay.fleet, relay.index
+    ended = finished(manager, [job], 120.0)[job]
+    stored = manager.call("GET", f"/relays/{relay.id}")
+    assert stored["window_job_id"] is None
+    assert not fleet.window_open(index)
+    if ended["state"] == "succeeded":
+        assert stored["applied_intent_version"] == stored["intent_version"]
+        assert fleet.configuration(index) == after if after else fleet.configuration(index) != before(relay)
+        assert fleet.saved(index)
+    else:
+        assert ended["state"] in {"rolled_back", "failed"}, ended
+        assert stored["applied_intent_version"] is None
+        assert fleet.configuration(index) == before(relay)
+    return str(ended["state"])
+
+
+def before(relay: Enrolled) -> str | None:
+    return relay.fleet.first_configuration(relay.index)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_window_that_elapses_while_no_manager_runs(kind: str, tmp_path: Path) -> None:
+    with running(Fleet(kind, tmp_path, options=("--minute-seconds", "6"))) as fleet, managed(tmp_path) as manager:
+        (relay,) = enrol(manager, fleet, commit_timeout_seconds=8)
+        job = killed_at(manager, relay, CHANGED[kind])
+        assert fleet.window_open()
+        fleet.order(release=True)
+        wait_until(lambda: not fleet.window_open(), 30.0, "the router goes back")
+        manager.start()
+        assert agrees(manager, relay, job) != "succeeded"
+        change_again(manager, relay)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_router_away_when_the_manager_comes_back(kind: str, tmp_path: Path) -> None:
+    with running(Fleet(kind, tmp_path, options=("--minute-seconds", "25"))) as fleet, managed(tmp_path) as manager:
+        (relay,) = enrol(manager, fleet, connect_timeout_seconds=5, commit_timeout_seconds=8)
+        job = killed_at(manager, relay, CHANGED[kind])
+        assert fleet.window_open()
+        fleet.stop()
+        manager.start()
+        tried = manager.wait_for_job(job, 60.0, lambda job: job["phase"] == "waiting")
+        assert tried["state"] == "running"
+        answer = manager.request("POST", f"/relays/{relay.id}/plan", json={"kind": "apply"})
+        assert answer.status_code == 409, answer.text
+        assert answer.json()["code"] == "confirm_window_open"
+        fleet.start()
+        agrees(manager, relay, job)
+        change_again(manager, relay)
+
+
+def test_rollout_goes_on_after_a_kill(tmp_path: Path) -> None:
+    """Four relays in two waves; the manager dies inside the first wave and again inside the second."""
+    with running(Fleet("mx80", tmp_path, 4, ("--minute-seconds", "15"))) as fleet, managed(tmp_path) as manager:
+        relays = enrol(manager, fleet)
+        for index in (0, 2):
+            fleet.order(index, hold_at=CHANGED["mx80"])
+        rollout = start_rollout(manager, relays)
+        for index in (0, 2):
+            wait_until(lambda: index in fleet.held(), 90.0, "a relay of the wave has its change")  # noqa: B023
+            manager.kill()
+            assert ("in", "commit-configuration") in [(m["direction"], m["kind"]) for m in fleet.messages(index)]
+            assert not (index == 0 and (fleet.messages(2) or fleet.messages(3))), "the second wave began"
+            fleet.order(index, release=True)
+            manager.start()
+        wait_until(lambda: manager.call("GET", f"/rollouts/{rollout}")["finished_at"], 120.0, "the rollout ends", 0.5)
+        ended = manager.call("GET", f"/rollouts/{rollout}")
+        parts = manager.items(f"/rollouts/{rollout}/relays")
+        assert {part["state"] for part in parts} == {"succeeded"}, parts
+        assert ended["state"] == "succeeded"
+        for relay in relays:
+            jobs = [job for job in manager.items(f"/jobs?relay_id={relay.id}") if job["kind"] == "apply"]
+            assert [job["state"] for job in jobs] == ["succeeded"]
+            marks = fleet.commits(relay.index, jobs[0]["id"])
+            assert len(marks) == 2, marks
+            assert marks[0].endswith(" confirmed")
+            assert not fleet.window_open(relay.index)
+        change_again(manager, relays[0])
+
+
+def start_rollout(manager: Manager, relays: list[Enrolled]) -> str:
+    """Two waves of two."""
+    identifiers = [one.id for one in relays]
+    body = {"name": "crash", "kind": "apply", "waves": [identifiers[:2], identifiers[2:]], "confirm_minutes": 5}
+    return str(manager.call("POST", "/rollouts", json=body)["id"])
