@@ -1,9 +1,9 @@
 """Record of every message a simulator got and sent, so that a test can strike after each of them.
 
-`hold_after(n)` makes the router stand still once it recorded n more messages, `hold_at("out lock-configuration")` at the
-next message of this direction and kind. Held at a request, NETCONF obeys it only
-after the release, and a command line has obeyed it but not answered; held at an answer, that session has nothing more to
-say. After the release sessions do what they were asked before, as a router does whose client died.
+`hold_after(n)` makes the router stand still once it recorded n more messages, `hold_at("out lock-configuration")` at
+the next message of this direction and kind. Held at a request, NETCONF obeys it only after the release, and a command
+line has obeyed it but not answered; held at an answer, that session has nothing more to say. After the release sessions
+do what they were asked before, as a router does whose client died.
 """
 
 from __future__ import annotations
