@@ -52,7 +52,8 @@ REFUSALS = (
 class _Ended(Exception):
     """The job ends here, before anything was sent."""
 
-    def __init__(self, ending: Ending, *, unchanged: bool = False) -> None:
+    def __init__(self, ending: Ending, *, unchanged: Plan | None = None) -> None:
+        """`unchanged` is the plan that the device fulfils already."""
         super().__init__(ending.detail)
         self.ending = ending
         self.unchanged = unchanged
@@ -82,7 +83,8 @@ class Starter:
                 attempt = await self._record(held, relay, plan, baseline)
                 await driver.begin_change(change_of(held.job, plan, attempt.window.minutes))
         except _Ended as ended:
-            await finish(self._parts, held, ended.ending, result={"unchanged": ended.unchanged})
+            result = {"unchanged": ended.unchanged is not None}
+            await finish(self._parts, held, ended.ending, plan=ended.unchanged, result=result)
             return None
         except JobError as error:
             await finish(self._parts, held, _refused(error.code, error.detail))
@@ -100,7 +102,8 @@ class Starter:
         if plan.desired_text == plan.before_text:
             await _still_so(driver, plan)
             detail = "the device already is as desired; nothing was sent"
-            raise _Ended(Ending("succeeded", Phase.UNCHANGED, None, detail), unchanged=True)
+            # From here on it is the manager's to watch: a relay taken over as it stands drifts like any other.
+            raise _Ended(Ending("succeeded", Phase.UNCHANGED, None, detail, applied=True), unchanged=plan)
         able = await driver.device_capabilities()
         if Capability.CONFIRMED_COMMIT not in able.supported:
             raise CapabilityMissing(Capability.CONFIRMED_COMMIT, able.reason(Capability.CONFIRMED_COMMIT))

@@ -2,11 +2,11 @@ from __future__ import annotations
 
 import pytest
 from jobs.job_world import INTENT, Setting
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from relaymgr.drivers.errors import ConfigurationRefused, DeviceBusy, SessionLost
 from relaymgr.jobs.errors import Conflict, Invalid, NotFound
-from relaymgr.store.tables import AuditRow, Backup, Event, JobEvent, Plan
+from relaymgr.store.tables import AuditRow, Backup, Event, JobEvent, Plan, Relay
 
 
 async def test_a_change_is_planned_committed_verified_and_confirmed(database):
@@ -55,6 +55,22 @@ async def test_nothing_is_sent_when_nothing_is_to_be_changed(database):
     second = await setting.job(second.id)
     assert (second.state, second.phase, second.result["unchanged"]) == ("succeeded", "unchanged", True)
     assert setting.device.log == sent
+
+
+async def test_a_relay_that_is_as_intended_already_is_watched_from_then_on(database):
+    setting = Setting(database)
+    relay_id = await setting.add_relay()
+    process, jobs = setting.process()
+    first = await jobs.service.submit("apply", relay_id=relay_id, actor="operator")
+    await setting.finish(process, jobs, first.id)
+    never = {"applied_text": None, "applied_scope": [], "applied_intent_version": None}
+    async with database.begin() as session:
+        await session.execute(update(Relay).where(Relay.id == relay_id).values(**never))
+    second = await jobs.service.submit("apply", relay_id=relay_id, actor="operator")
+    await setting.finish(process, jobs, second.id)
+    relay = await setting.relay(relay_id)
+    assert relay.applied_text == setting.device.owned(("amt", "anycast")).text
+    assert relay.applied_intent_version == 1
 
 
 async def test_a_change_that_harms_is_taken_back(database):
