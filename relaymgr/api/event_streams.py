@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -78,9 +77,16 @@ async def _lines(source: AsyncIterator[Sent]) -> AsyncIterator[bytes]:
             yield number + f"event: {sent.event}\n".encode() + b"data: " + to_json(sent.data) + b"\n\n"
             waiting = asyncio.ensure_future(_next(source))
     finally:
+        # Cancelled once and never again, as awaiting it here would while the client's scope is cancelled: the second
+        # one meets the database's driver while it tidies up after the first, and leaves it waiting for ever.
         waiting.cancel()
-        with suppress(asyncio.CancelledError, Exception):
-            await waiting
+        waiting.add_done_callback(_ended)
+        await asyncio.wait({waiting})
+
+
+def _ended(waiting: asyncio.Future[Sent | None]) -> None:
+    if not waiting.cancelled():
+        waiting.exception()  # nobody is there to be told
 
 
 async def _next(source: AsyncIterator[Sent]) -> Sent | None:

@@ -155,7 +155,8 @@ class Resource(Generic[Row]):
             yield first
             cursor = following
             while cursor is not None:
-                text, cursor = await part(cursor, header=False)
+                # A client that leaves does not interrupt a read: the database's driver does not bear that.
+                text, cursor = await asyncio.shield(part(cursor, header=False))
                 yield text
 
         headers = {"Content-Disposition": f'attachment; filename="{self.listing.table.__tablename__}.csv"'}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from typing import Annotated, Final
+from weakref import WeakKeyDictionary
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
@@ -18,6 +19,7 @@ from relaymgr.api.schemas.records import Event, EventPage
 from relaymgr.api.security import VIEWER, Caller, ServicesOf
 from relaymgr.api.services import Services
 from relaymgr.store import tables
+from relaymgr.store.database import Database
 from relaymgr.store.paging import Listing
 from relaymgr.store.principals import visible_in_ad
 
@@ -85,10 +87,44 @@ async def follow_events(services: ServicesOf, caller: Caller, last_event_id: Las
     return stream(_source(services, visible_in_ad(caller, _ROW.ad_id), after))
 
 
+class _Newest:
+    """Whether anything happened, asked of the database once for all streams of a process."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+        self._known: tuple[int, int] = (-1, 0)
+        self._asked_at = -POLL_SECONDS
+        self._asking = asyncio.Lock()
+
+    async def now(self) -> tuple[int, int]:
+        """Changes with every event that is committed, in whatever order they are; at most half a poll old."""
+        async with self._asking:
+            if asyncio.get_running_loop().time() >= self._asked_at + POLL_SECONDS / 2:
+                self._known = await self._ask()
+                self._asked_at = asyncio.get_running_loop().time()
+            return self._known
+
+    async def _ask(self) -> tuple[int, int]:
+        last = select(func.coalesce(func.max(_ROW.id), 0)).scalar_subquery()
+        statement = select(last, select(func.count()).where(_ROW.id > last - _OVERLAP).scalar_subquery())
+        async with self._services.database.session() as session:
+            number, late = (await session.execute(statement)).one()
+        return number, late
+
+
+_NEWEST: Final[WeakKeyDictionary[Database, _Newest]] = WeakKeyDictionary()
+
+
 async def _source(services: Services, visible: ColumnElement[bool], after: int) -> AsyncIterator[Sent]:
     sent: set[int] = set()
     start = after
+    newest = _NEWEST.setdefault(services.database, _Newest(services))
+    seen: tuple[int, int] | None = None
     while True:
+        if (now := await newest.now()) == seen:
+            await asyncio.sleep(POLL_SECONDS)
+            continue
+        seen = now
         lowest = max(start, after - _OVERLAP)
         async with services.database.session() as session:
             rows = await session.scalars(
@@ -100,5 +136,5 @@ async def _source(services: Services, visible: ColumnElement[bool], after: int) 
             after = max(after, row.id)
             yield Sent(row.id, row.kind, {name: getattr(row, name) for name in Event.model_fields})
         sent = {number for number in sent if number > after - _OVERLAP}
-        if not news:
-            await asyncio.sleep(POLL_SECONDS)
+        if len(news) >= _AT_ONCE:
+            seen = None  # there are more
