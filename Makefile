@@ -21,7 +21,7 @@ $(installed): requirements.lock pyproject.toml lab/environment.sh
 
 setup: $(installed) ## create .venv from requirements.lock
 
-demo: $(installed) ## carry a video from source to receiver and show it live (DEMO_SECONDS bounds it)
+demo: $(installed) ## carry a video from source to receiver, manage three relays on the way (DEMO_SECONDS bounds it)
 	@lab/packages.sh lab
 	@$(bin)/python -m lab demo
 
