@@ -10,6 +10,7 @@ sections are what we sent.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Final
@@ -47,6 +48,8 @@ ARCHIVE_MISSING: Final = (
 )
 _RPC_CHARACTERS: Final = 60_000
 _CONFIGURATION_RPC: Final = "Cisco-IOS-XE-cli-rpc"
+_NO_TIMER: Final = re.compile(r"No Rollback Confirmed Change|Invalid input|Incomplete command", re.IGNORECASE)
+"""A release without the command has no such timer either."""
 _CREATED: Final = ("interface Loopback", "interface Tunnel")
 """Interfaces that come to be by naming them."""
 
@@ -172,8 +175,10 @@ class Changes:
             return rollback_timer(await self._sessions.show("show archive config rollback timer"))
         except Unreadable as error:
             raise Garbage(self._name, str(error)) from error
-        except ConfigurationRefused:
-            return None  # a release without the command has no such timer either
+        except ConfigurationRefused as error:
+            if _NO_TIMER.search(error.detail):
+                return None
+            raise  # a user who may not see the timer does not know that there is none
 
     async def _refuse_open_window(self) -> None:
         timer = await self._timer()

@@ -48,9 +48,18 @@ class CliSession:
         self._cut()
 
     async def _run(self, doing: str, seconds: float, work: Callable[[], Result]) -> Result:
-        future = asyncio.get_running_loop().run_in_executor(self._executor, work)
+        loop = asyncio.get_running_loop()
+        begun = asyncio.Event()
+
+        def run() -> Result:
+            loop.call_soon_threadsafe(begun.set)
+            return work()
+
+        future = loop.run_in_executor(self._executor, run)
         future.add_done_callback(_retrieve)
         try:
+            # The deadline is the router's; waiting for a thread is not its fault, and ends with others' deadlines.
+            await begun.wait()
             async with asyncio.timeout(seconds):
                 return await asyncio.shield(future)
         except (ConfigurationRefused, DeviceBusy):
@@ -65,6 +74,7 @@ class CliSession:
     def _give_up(self, future: asyncio.Future[Result]) -> None:
         """Free the thread: what it waits for on the socket ends with the socket."""
         self.is_open = False
+        self._shell.give_up()  # at once: what is not typed yet never is
         future.cancel()
         self._cut()
 

@@ -31,12 +31,20 @@ from relaymgr.drivers.iosxe.legacy_ssh import LegacyClient
 from relaymgr.drivers.protocol import Credential, DeviceTarget
 
 _REFUSAL: Final = re.compile(
-    r"^\s*%(?! ?warning| ?not all config|[A-Z0-9_]+-\d-)\s*(?P<said>\S.*)$", re.IGNORECASE | re.MULTILINE
+    r"^\s*(?:%(?! ?warning| ?not all config|[A-Z0-9_]+-\d-)\s*(?=\S)|(?=(?:command )?authorization failed))"
+    r"(?P<said>.+)$",
+    re.IGNORECASE | re.MULTILINE,
 )
 _LOCKED: Final = re.compile(r"Configuration mode (?:is )?locked", re.IGNORECASE)
 _KEY_CLASSES: Final = (paramiko.Ed25519Key, paramiko.ECDSAKey, paramiko.RSAKey)
-_PROMPT_SPANS: Final = 8
-"""Reads a prompt may be spread over."""
+_PROMPT_OCTETS: Final = 512
+"""Octets at the end of an answer in which a prompt is looked for."""
+_QUIET_SECONDS: Final = 0.5
+"""After so much silence a prompt counts though something stands behind it: the router told something unasked."""
+_REFUSAL_LINES: Final = 3
+"""Lines of an answer to an EXEC command that may be a refusal; a banner further down says what it likes."""
+_READ: Final = 65_536
+ANSWER_LIMIT: Final = 64 * 1024 * 1024  # octets
 _POLL_SECONDS: Final = 0.01
 _LOST: Final = (NetmikoBaseException, paramiko.SSHException, OSError, EOFError, AttributeError)
 """What netmiko and paramiko raise on a channel that broke, or that another thread closed under them."""
@@ -72,7 +80,8 @@ class Shell:
         self._name = target.name
         self._credential = credential
         self._netmiko: Any = None
-        self._prompt = ""
+        self._is_cut = False
+        self._at_exec = self._at_any = re.compile("")
 
     def open(self) -> None:
         """Log in.
@@ -106,7 +115,13 @@ class Shell:
                 self._netmiko.log_in()
             except _LOST as error:
                 raise _login_error(self._name, error) from error
-        self._prompt = re.escape(self._netmiko.base_prompt)
+        # At the beginning of a line: what looks like a prompt within a line of an answer is none.
+        prompt = re.escape(self._netmiko.base_prompt)
+        self._at_exec = re.compile(rf"^{prompt}[^\s#>(]*[#>](?P<more>.*)", re.MULTILINE)
+        self._at_any = re.compile(rf"^{prompt}[^\s#>]*#(?P<more>.*)", re.MULTILINE)
+        if self._is_cut:  # while it logged in: nobody will use the session, and it would hold a line of the router
+            self.cut()
+            raise SessionLost(self._name, "the session was given up while it began")
 
     def show(self, command: str, seconds: float) -> str:
         """Output of one EXEC command.
@@ -115,9 +130,11 @@ class Shell:
             ConfigurationRefused: the router does not know or allow it.
             DeadlineExceeded, SessionLost: no answer.
         """
-        output = self._typed(command, rf"{self._prompt}[^\n#>(]*[#>]", seconds)
-        body = output.partition("\n")[2].rpartition("\n")[0]  # without the echo and the prompt
-        if refused := refusal(body[:500]):
+        output = self._typed(command, self._at_exec, time.monotonic() + seconds)
+        *_, prompt = self._at_exec.finditer(output)
+        body = output[: prompt.start()].partition("\n")[2].removesuffix("\n")  # without what ends the echo
+        head = [line for line in body[:2000].splitlines() if line.strip()][:_REFUSAL_LINES]
+        if refused := refusal("\n".join(head)):
             raise ConfigurationRefused(self._name, f"{command}: {refused}", command)
         return body
 
@@ -130,49 +147,74 @@ class Shell:
             DeadlineExceeded, SessionLost: no answer; some lines may be in force.
         """
         until = time.monotonic() + seconds
-        anywhere = rf"{self._prompt}[^\n#>]*#"
-        answer = self._typed(opening, anywhere, seconds)
+        answer = self._typed(opening, self._at_any, until)
         if _LOCKED.search(answer):
             raise DeviceBusy(self._name, "somebody else has the configuration locked")
         self._refuse(opening, answer)
-        if not re.search(rf"{self._prompt}[^\n#>]*\(config", answer):
+        if not any("(config" in found[0] for found in self._at_any.finditer(answer)):
             raise Garbage(self._name, "did not enter configuration mode")
         try:
             for line in lines:
-                self._refuse(line, self._typed(line, anywhere, max(0.1, until - time.monotonic())))
+                self._refuse(line, self._typed(line, self._at_any, until))
         except ConfigurationRefused:
-            self._typed("end", anywhere, max(1.0, until - time.monotonic()))
+            self._typed("end", self._at_any, max(until, time.monotonic() + 1.0))
             raise
-        self._typed("end", anywhere, max(0.1, until - time.monotonic()))
+        self._typed("end", self._at_any, until)
+
+    def give_up(self) -> None:
+        """From now on nothing more is typed, whatever a thread is in the middle of. Any thread may say so."""
+        self._is_cut = True
 
     def cut(self) -> None:
         """End the session without a word, from whatever thread. Never raises."""
+        self.give_up()
         netmiko = self._netmiko
         client = getattr(netmiko, "remote_conn_pre", None)
         with suppress(*_LOST):
             if client is not None:
                 client.close()
 
-    def _typed(self, line: str, pattern: str, seconds: float) -> str:
-        """Type a line and read until the prompt behind its answer; netmiko's own loop misses a closed channel."""
-        until = time.monotonic() + seconds
-        prompt = re.compile(pattern)
-        read: list[str] = []
+    def _typed(self, line: str, prompt: re.Pattern[str], until: float) -> str:
+        """Type a line and give what comes behind its echo up to the prompt, by the monotonic time `until`.
+
+        netmiko's own loop misses a closed channel, and drops octets that are not UTF-8 or are cut in the middle of a
+        character. A prompt before the echo is one left over from before.
+        """
+        echo, read, behind, last = line.encode(), bytearray(), -1, time.monotonic()
         try:
-            self._netmiko.write_channel(f"{line}\n")
+            self._send(line, until)
             while True:
-                data = str(self._netmiko.read_channel())
-                read.append(data)
-                if data and prompt.search("".join(read[-_PROMPT_SPANS:])):
-                    return "".join(read).replace("\r", "")
-                if time.monotonic() > until:
+                data = self._received()
+                read += data
+                if len(read) > ANSWER_LIMIT:
+                    raise Garbage(self._name, f"its answer has no end: {line}")
+                if behind < 0 and (at := read.find(echo)) >= 0:
+                    behind = at + len(echo)
+                now = time.monotonic()
+                last = now if data else last
+                if behind >= 0 and (data or now - last > _QUIET_SECONDS):
+                    tail = read[max(behind, len(read) - _PROMPT_OCTETS) :].decode("latin-1").replace("\r", "")
+                    found = list(prompt.finditer(tail))
+                    if found and (not found[-1]["more"].strip() or now - last > _QUIET_SECONDS):
+                        return _text(read[behind:])
+                if now > until:
                     raise DeadlineExceeded(self._name, f"no answer in time to: {line}")
                 if not data:
                     self._wait(line)
-        except UnicodeDecodeError as error:
-            raise Garbage(self._name, "its answer is not text") from error
         except _LOST as error:
             raise SessionLost(self._name, f"the session broke at: {line}") from error
+
+    def _send(self, line: str, until: float) -> None:
+        if self._is_cut:
+            raise SessionLost(self._name, f"the session was given up before: {line}")
+        if time.monotonic() > until:
+            raise DeadlineExceeded(self._name, f"no time was left for: {line}")
+        # A question mark asks for help at once, unless it is quoted.
+        self._netmiko.remote_conn.sendall(line.replace("?", "\x16?").encode() + b"\n")
+
+    def _received(self) -> bytes:
+        channel = self._netmiko.remote_conn
+        return bytes(channel.recv(_READ)) if channel.recv_ready() else b""
 
     def _wait(self, line: str) -> None:
         channel = self._netmiko.remote_conn
@@ -183,6 +225,15 @@ class Shell:
     def _refuse(self, line: str, answer: str) -> None:
         if said := refusal(answer):
             raise ConfigurationRefused(self._name, f"{line}: {said}", line)
+
+
+def _text(octets: bytes | bytearray) -> str:
+    """What a router sent, without loss: UTF-8, or an octet a character where it is none."""
+    try:
+        text = octets.decode()
+    except UnicodeDecodeError:
+        text = octets.decode("latin-1")
+    return text.replace("\r", "")
 
 
 def _key_options(name: str, credential: Credential) -> dict[str, Any]:

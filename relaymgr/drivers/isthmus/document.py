@@ -200,16 +200,16 @@ def _drain(lines: list[str], *, drained: bool) -> None:
     span = _span(lines, _LIMIT)
     if drained:
         if span is not None:
-            before = "".join(lines[span[0] : span[1]])
-            kept = before.rstrip("\r\n")
-            lines[span[0] : span[1]] = [_drain_line(kept, before[len(kept) :])]
+            stood = "".join(lines[span[0] : span[1]])
+            limit = stood.rstrip("\r\n")
+            lines[span[0] : span[1]] = [_drain_line(limit, stood[len(limit) :])]
         else:
             _insert(lines, _drain_line(None))
         return
     if span is not None:
         before = _before_drain(lines)
-        drained = lines[span[1] - 1]
-        ending = drained[len(drained.rstrip("\r\n")) :]
+        last = lines[span[1] - 1]
+        ending = last[len(last.rstrip("\r\n")) :]
         lines[span[0] : span[1]] = [] if before in {None, _DEFAULT} else [f"{before}{ending}"]
 
 
