@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import re
 import socket
 import subprocess
@@ -21,13 +22,20 @@ from lab.namespaces import LabError, stop, wait_until
 PROGRAM: Final = str(Path(sys.executable).with_name("relaymgr"))
 FINISHED: Final = frozenset({"succeeded", "failed", "rolled_back", "cancelled", "uncertain"})
 _START_SECONDS: Final = 60.0
+_PORTS: Final = range(20_000, 32_000)
 USERNAME: Final = "isthmus"
 
 
 def free_port() -> int:
-    """A TCP port of the loopback interface that nobody uses now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+    """A TCP port of the loopback interface that nobody uses now.
+
+    Below those that Linux gives to outgoing connections: one of these could take it before it is listened on, or while
+    who listens there is killed and started again.
+    """
+    for port in random.sample(_PORTS, 100):
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise LabError(f"no free TCP port from {_PORTS.start} up")
 
 
 class Manager:
