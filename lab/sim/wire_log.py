@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 _KEPT = 10_000
+_NO_MESSAGES = frozenset({"session-end"})
+"""Recorded, but nothing to count: the end of one session may come before or after the beginning of the next."""
 
 
 class WireLog:
@@ -26,7 +28,7 @@ class WireLog:
     def __init__(self, copy: list[dict[str, Any]] | Path | None = None) -> None:
         self.entries: list[dict[str, Any]] = []
         self._number = 0
-        self._hold_at: int | str | None = None
+        self._hold: int | str | None = None
         self._released = asyncio.Event()
         self._released.set()
         self._list = copy if isinstance(copy, list) else None
@@ -44,7 +46,14 @@ class WireLog:
         if self._file is not None:
             self._file.write(json.dumps(entry) + "\n")
             self._file.flush()
-        if self._hold_at in {self._number, f"{direction} {kind}"}:
+        if kind not in _NO_MESSAGES and self._hold is not None:
+            self._count_down(f"{direction} {kind}")
+
+    def _count_down(self, message: str) -> None:
+        if isinstance(self._hold, int):
+            self._hold -= 1
+        if self._hold in {0, message}:
+            self._hold = None
             self._released.clear()
 
     @property
@@ -53,16 +62,16 @@ class WireLog:
         return not self._released.is_set()
 
     def hold_after(self, messages: int) -> None:
-        """Stand still once so many more messages were recorded, 1 or more."""
-        self._hold_at = self._number + messages
+        """Stand still once so many more messages were recorded, 1 or more; ends of sessions do not count."""
+        self._hold = messages
 
     def hold_at(self, message: str) -> None:
         """Stand still at the next message that is `DIRECTION KIND`."""
-        self._hold_at = message
+        self._hold = message
 
     def release(self) -> None:
         """Go on, and forget an order to hold."""
-        self._hold_at = None
+        self._hold = None
         self._released.set()
 
     async def passed(self) -> bool:
