@@ -87,10 +87,13 @@ def passed(checks: tuple[Check, ...]) -> bool:
     )
 
 
-def verify(before: Baseline, after: Observation | None, tolerances: Tolerances) -> tuple[Check, ...]:
-    """Compare. `after` is what a fresh session read; None when there was none to be had."""
+def verify(
+    before: Baseline, after: Observation | None, tolerances: Tolerances, unreadable: str | None = None
+) -> tuple[Check, ...]:
+    """Compare. `after` is what a fresh session read; None when there was none to be had, `unreadable` says why."""
     if after is None:
-        return (Check("management", passed=False, detail="no session could be made after the change"),)
+        why = f": {unreadable}" if unreadable else ""
+        return (Check("management", passed=False, detail=f"a fresh session could not read the relay{why}"),)
     now = Baseline.of(after)
     return (
         Check("management", passed=True, detail="a fresh session was made after the change"),
@@ -98,6 +101,12 @@ def verify(before: Baseline, after: Observation | None, tolerances: Tolerances) 
         _neighbors(before, now, tolerances),
         _errors(before, now, tolerances),
     )
+
+
+def failures(verification: Mapping[str, Any]) -> str:
+    """What failed of a verification as kept with a job, in words; empty where nothing did."""
+    failed = [check for check in verification.get("checks", ()) if check["passed"] is False]
+    return "; ".join(f"{check['name']}: {check['detail']}" for check in failed)
 
 
 def _amt(before: Baseline, now: Baseline, after: Observation) -> Check:

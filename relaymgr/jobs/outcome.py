@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -16,6 +16,7 @@ from relaymgr.store.tables import DriftRow, Plan, Relay
 
 VERIFICATION_FAILED = "verification_failed"
 CANCELLED = "cancelled"
+_NOT_CONFIRMED: Final = "not confirmed in time, the device's timer (or somebody on the device) took the change back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,9 @@ class Ending:
     """The device has what was desired, for good."""
 
 
-def ending_of(truth: Truth, reason: str, attempt: Attempt, *, committed: bool | None = None) -> Ending:
+def ending_of(
+    truth: Truth, reason: str, attempt: Attempt, *, committed: bool | None = None, failed: str = ""
+) -> Ending:
     """From what is true of the device to what is said of the job.
 
     Args:
@@ -38,6 +41,7 @@ def ending_of(truth: Truth, reason: str, attempt: Attempt, *, committed: bool | 
         reason: the verdict's.
         attempt: the job's.
         committed: whether the device tells that it took the change at some time; None where it does not tell.
+        failed: what failed of the verification, in words.
     """
     if truth is Truth.SUCCEEDED:
         if attempt.window.verified is False:
@@ -47,9 +51,10 @@ def ending_of(truth: Truth, reason: str, attempt: Attempt, *, committed: bool | 
     if truth is Truth.UNCERTAIN:
         return Ending("uncertain", Phase.UNCERTAIN, "outcome_uncertain", reason)
     if attempt.window.verified is False:
-        return Ending("rolled_back", Phase.REVERTED, attempt.why_not or VERIFICATION_FAILED, reason)
+        why = "cancelled" if attempt.why_not == CANCELLED else f"verification failed: {failed}"
+        return Ending("rolled_back", Phase.REVERTED, attempt.why_not or VERIFICATION_FAILED, f"{why}; {reason}")
     if attempt.window.begun is Begun.ACCEPTED or committed:
-        return Ending("rolled_back", Phase.REVERTED, "confirm_window_elapsed", reason)
+        return Ending("rolled_back", Phase.REVERTED, "confirm_window_elapsed", f"{_NOT_CONFIRMED}; {reason}")
     code = attempt.doubt or "job_interrupted"
     return Ending("failed", Phase.REFUSED, code, attempt.doubt_detail or reason)
 

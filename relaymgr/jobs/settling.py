@@ -15,7 +15,7 @@ from relaymgr.domain.change import Begun, Phase, Truth, Verdict, judge
 from relaymgr.domain.configuration import Change, ChangeReading, OwnedConfiguration
 from relaymgr.domain.differences import unified
 from relaymgr.domain.platforms import CapabilityMissing
-from relaymgr.domain.verification import passed
+from relaymgr.domain.verification import failures, passed
 from relaymgr.drivers.errors import DriverError
 from relaymgr.jobs.attempt import Attempt, change_of
 from relaymgr.jobs.backups import Backups
@@ -101,8 +101,7 @@ class Settler:
         verification = {"passed": well, "checks": [check.dump() for check in checks]}
         result = {**held.job.result, **attempt.dump(), "verification": verification}
         if why_not is not None:
-            failed = "; ".join(f"{check.name}: {check.detail}" for check in checks if check.passed is False)
-            message = "cancelled" if cancelled else f"verification failed: {failed}"
+            message = "cancelled" if cancelled else f"verification failed: {failures(verification)}"
             await held.note(message, level="error", data=verification, result=result)
             return attempt, False
         await held.note("verified; confirming", phase=Phase.CONFIRMING, data=verification, result=result)
@@ -154,7 +153,8 @@ class Settler:
             result["verification"] = verification
             await held.note("somebody confirmed the change before it was verified", level="warning", data=verification)
         committed = reading.committed if reading is not None else None
-        ending = ending_of(verdict.truth, verdict.reason, attempt, committed=committed)
+        failed = failures(held.job.result.get("verification", {}))
+        ending = ending_of(verdict.truth, verdict.reason, attempt, committed=committed, failed=failed)
         await finish(self._parts, held, ending, plan=plan, result=result)
         if verdict.truth is Truth.SUCCEEDED:
             await self._back_up(held)

@@ -33,7 +33,8 @@ class Verifier:
         left = min(patience, self._parts.timing.verify_patience)
         started = self._parts.clock()
         while True:
-            checks = verify(baseline, await self._observe(held), tolerances)
+            after, unreadable = await self._observe(held)
+            checks = verify(baseline, after, tolerances, unreadable)
             if held.job.parameters.get("probe"):
                 checks = (*checks, await self._probed(intent, drained=plan.drained))
             elapsed = (self._parts.clock() - started).total_seconds()
@@ -41,16 +42,17 @@ class Verifier:
                 return checks
             await self._parts.sleep(self._parts.timing.verify_again)
 
-    async def _observe(self, held: Held) -> Observation | None:
+    async def _observe(self, held: Held) -> tuple[Observation | None, str | None]:
         self._parts.access.forget(held.relay_id)  # an old session proves nothing about whether a new one can be made
         try:
             async with self._parts.access.configuring(held.relay_id, urgent=True) as driver:
-                return await driver.observe()
+                return await driver.observe(), None
         except (DriverError, CapabilityMissing) as error:
             log.info("verifying job %s: %s", held.job.id, error)
-        except Exception:  # a driver's defect must not keep a bad change
+            return None, str(error)
+        except Exception as error:  # a driver's defect must not keep a bad change
             log.exception("verifying job %s", held.job.id)
-        return None
+            return None, f"the driver failed: {type(error).__name__}"
 
     async def _probed(self, intent: RelayIntent | None, *, drained: bool) -> Check:
         family = (intent.inet or intent.inet6) if intent else None
