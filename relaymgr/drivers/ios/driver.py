@@ -56,7 +56,8 @@ class IosDriver:
 
     async def read_owned(self, scope: tuple[str, ...]) -> OwnedConfiguration:
         """The sections of `scope` in the running configuration, in the notation of IOS-XE."""
-        return running_config.owned(await self._sessions.running_configuration(), scope)
+        text = await self._sessions.running_configuration()
+        return await asyncio.to_thread(running_config.owned, text, scope)
 
     async def read_configuration(self) -> str:
         """The running configuration."""

@@ -10,6 +10,7 @@ sections are what we sent.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -73,29 +74,28 @@ class Changes:
             ConfigurationRefused: an interface of `desired` does not exist.
         """
         await self._refuse_open_window()
-        text = await self._sessions.running_configuration()
-        before = running_config.owned(text, desired.scope)
+        text, before, fingerprint = await self._running(desired.scope)
         lines = command_lines(before, desired)
         if lines:
-            self._refuse_impossible(text, desired)
+            await asyncio.to_thread(self._refuse_impossible, text, desired)
         return DevicePlan(
             diff=difference(before, desired),
             diff_source=DiffSource.MANAGER,
             commands="".join(f"{line}\n" for line in lines),
             before=before,
-            device_fingerprint=running_config.fingerprint(text),
+            device_fingerprint=fingerprint,
         )
 
     async def begin(self, change: Change) -> None:
         """Start the timer and send the lines; when one is refused everything is taken back at once."""
         await self._refuse_open_window()
-        text = await self._sessions.running_configuration()
-        if running_config.fingerprint(text) != change.device_fingerprint:
+        text, owned, fingerprint = await self._running(change.desired.scope)
+        if fingerprint != change.device_fingerprint:
             raise ConfigurationChanged(self._name, "its running configuration changed since the plan")
-        lines = command_lines(running_config.owned(text, change.desired.scope), change.desired)
+        lines = command_lines(owned, change.desired)
         if not lines:
             return
-        self._refuse_impossible(text, change.desired)
+        await asyncio.to_thread(self._refuse_impossible, text, change.desired)
         if not 1 <= change.confirm_minutes <= LONGEST_MINUTES:
             raise ConfigurationRefused(self._name, f"a revert timer runs 1 to {LONGEST_MINUTES} minutes")
         opening = f"configure terminal revert timer {change.confirm_minutes}"
@@ -111,8 +111,7 @@ class Changes:
     async def read(self, change: Change) -> ChangeReading:
         """What the router runs with, and whether a timer runs."""
         timer = await self._timer()
-        text = await self._sessions.running_configuration()
-        owned = running_config.owned(text, change.desired.scope)
+        text, owned, fingerprint = await self._running(change.desired.scope)
         saved = None
         if timer is None and owned.text == change.desired.text:
             saved = await self._is_saved(owned)
@@ -121,7 +120,7 @@ class Changes:
             confirmation=Confirmation.NONE if timer is None else Confirmation.PENDING,
             confirmation_is_ours=None if timer is None else self._is_ours(timer, owned, change),
             last_commit=running_config.last_change(text),
-            device_fingerprint=running_config.fingerprint(text),
+            device_fingerprint=fingerprint,
             saved=saved,
         )
 
@@ -142,7 +141,8 @@ class Changes:
         saved = await (await self._sessions.cli()).show("write memory", seconds)
         if "[OK]" not in saved:
             raise ConfigurationRefused(self._name, "the change is kept, but the router did not save it: write memory")
-        if running_config.owned(await self._sessions.running_configuration(), reading.owned.scope) != reading.owned:
+        _, owned, _ = await self._running(reading.owned.scope)
+        if owned != reading.owned:
             raise ConfigurationChanged(self._name, "the owned sections changed while the change was confirmed")
 
     async def revert(self, change: Change) -> None:
@@ -159,7 +159,15 @@ class Changes:
             text = await self._sessions.show("show startup-config")
         except ConfigurationRefused as error:
             return False if "not present" in error.detail else None
-        return running_config.owned(text, owned.scope).text == owned.text
+        started = await asyncio.to_thread(running_config.owned, text, owned.scope)
+        return started.text == owned.text
+
+    async def _running(self, scope: tuple[str, ...]) -> tuple[str, OwnedConfiguration, str]:
+        """The running configuration, what is owned of it, and its fingerprint; read aside, for it may be long."""
+        text = await self._sessions.running_configuration()
+        return await asyncio.to_thread(
+            lambda: (text, running_config.owned(text, scope), running_config.fingerprint(text))
+        )
 
     def _refuse_unless_ours(self, reading: ChangeReading) -> None:
         if reading.confirmation is not Confirmation.PENDING:

@@ -92,7 +92,8 @@ class IosxeDriver:
 
     async def read_owned(self, scope: tuple[str, ...]) -> OwnedConfiguration:
         """The sections of `scope` in the running configuration."""
-        return running_config.owned(await self._sessions.running_configuration(), scope)
+        text = await self._sessions.running_configuration()
+        return await asyncio.to_thread(running_config.owned, text, scope)
 
     async def read_configuration(self) -> str:
         """The running configuration."""

@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final
@@ -97,13 +98,13 @@ def sections(text: str) -> Sections:
         line = raw.rstrip()
         if delimiter is not None:
             delimiter = None if delimiter in line else delimiter
+        elif line.startswith(" "):
+            if below is not None:
+                below.append(line[1:])
         elif banner := _BANNER.match(line):
             delimiter = banner[1] if line.count(banner[1]) < 2 else None
         elif _NOISE.match(line):
             continue
-        elif line.startswith(" "):
-            if below is not None:
-                below.append(line[1:])
         else:
             below = found.setdefault(_words(line), [])
     return {header: tuple(lines) for header, lines in found.items()}
@@ -154,11 +155,13 @@ def select(found: Sections, scope: Iterable[str]) -> Sections:
     chosen: Sections = {}
     entries = [_Entry.parse(text) for text in scope]
     for header, lines in found.items():
-        kept = _canonical(header, lines)
         if any(entry.prefix is None and begins(header, entry.header) for entry in entries):
-            chosen[header] = kept
+            chosen[header] = _canonical(header, lines)
             continue
         prefixes = [entry.prefix for entry in entries if entry.prefix is not None and entry.header == header]
+        if not prefixes:
+            continue
+        kept = _canonical(header, lines)
         kept = tuple(line for line in kept if any(_is_owned(line, prefix) for prefix in prefixes))
         if kept:
             chosen[header] = kept
@@ -194,7 +197,8 @@ def last_change(text: str) -> CommitRecord | None:
     clock, zone, month, day, year, user = found.groups()
     at = None
     if zone in {"UTC", "GMT"}:
-        at = datetime.strptime(f"{year} {month} {day} {clock}", "%Y %b %d %H:%M:%S").replace(tzinfo=UTC)
+        with suppress(ValueError):  # a leap second, or a clock that never was set
+            at = datetime.strptime(f"{year} {month} {day} {clock}", "%Y %b %d %H:%M:%S").replace(tzinfo=UTC)
     return CommitRecord(user=user, at=at)
 
 

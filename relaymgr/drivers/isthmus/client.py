@@ -35,6 +35,8 @@ DEFAULT_PORT: Final = 8443
 ANSWER_LIMIT: Final = 128 * 1024 * 1024  # octets; 100 000 tunnels take 70 MB
 
 _CHANGED: Final = frozenset({"configuration_changed", "no_candidate", "nothing_to_confirm"})
+_ASIDE: Final = 256 * 1024
+"""Octets from which on an answer is read in a thread: the event loop goes on meanwhile."""
 _KEEP_IDLE: Final = 5.0  # seconds; the agent closes idle connections after ten
 
 
@@ -118,6 +120,8 @@ class AgentClient:
         except httpx.HTTPError as error:
             await self.close()
             raise _transport_error(name, error) from error
+        if len(content) > _ASIDE:
+            return await asyncio.to_thread(_answer, name, response, content)
         return _answer(name, response, content)
 
     async def _read(self, response: httpx.Response) -> bytes:

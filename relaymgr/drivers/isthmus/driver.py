@@ -6,6 +6,7 @@ The agent keeps no name with a commit, so a change is known as ours by what it r
 
 from __future__ import annotations
 
+import asyncio
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
@@ -144,12 +145,14 @@ class IsthmusDriver:
         owned = self._owned(configuration, change.desired.scope)
         deadline = configuration.get("confirm_deadline")
         versions = configuration.get("versions") or []
+        left = None if deadline is None else self._reading(lambda: _seconds_until(str(deadline)))
+        replaced = self._reading(lambda: views.moment(versions[0]["replaced_at"]) if versions else None)
         return ChangeReading(
             owned=owned,
             confirmation=Confirmation.PENDING if deadline else Confirmation.NONE,
             confirmation_is_ours=_is_ours(change, owned, configuration) if deadline else None,
-            seconds_left=None if deadline is None else _seconds_until(str(deadline)),
-            last_commit=CommitRecord(at=views.moment(versions[0]["replaced_at"])) if versions else None,
+            seconds_left=left,
+            last_commit=None if replaced is None else CommitRecord(at=replaced),
             device_fingerprint=str(configuration["etag"]),
         )
 
@@ -224,7 +227,7 @@ class IsthmusDriver:
         while offset is not None:
             page = await self._client.get(f"/v1/{name}", limit=_PAGE, offset=offset)
             try:
-                found.extend(view(row) for row in page["items"])
+                found.extend(await asyncio.to_thread(lambda rows: [view(row) for row in rows], page["items"]))
                 following = page["next_offset"]
             except (KeyError, TypeError, ValueError) as error:
                 missing[name] = f"the agent's {name} cannot be read: {type(error).__name__}"

@@ -62,7 +62,7 @@ class ChangeProcedure:
         await self._refuse_open_window()
         async with self._candidate():
             committed = whole(self._device, await self._session.query(COMMITTED))
-            before = OwnedConfiguration(desired.scope, cut(committed, desired.scope))
+            before = OwnedConfiguration(desired.scope, await asyncio.to_thread(cut, committed, desired.scope))
             document = change_document(desired.scope, before.text, desired.text)
             diff = await self._try_out(document, committed, desired) if document else ""
             return DevicePlan(
@@ -85,7 +85,7 @@ class ChangeProcedure:
                     self._device, "the configuration changed since the plan was made; plan again"
                 )
             scope = change.desired.scope
-            document = change_document(scope, cut(committed, scope), change.desired.text)
+            document = change_document(scope, await asyncio.to_thread(cut, committed, scope), change.desired.text)
             if not document:
                 return
             await self._try_out(document, committed, change.desired)

@@ -39,9 +39,9 @@ class CommitEntry:
         return int(found[1]) if found else None
 
     def carries(self, mark: str) -> bool:
-        """Whether the log names `mark`."""
-        pattern = re.compile(rf"(?<![\w-]){re.escape(mark)}(?![\w-])")
-        return any(pattern.search(text) for text in self.texts)
+        """Whether the log begins with `mark`; further on an operator may name another change."""
+        pattern = re.compile(rf"{re.escape(mark)}(?![\w-])")
+        return any(pattern.match(text) for text in self.texts)
 
 
 def newest(reply: etree._Element) -> CommitEntry | None:
@@ -85,12 +85,14 @@ def confirmation(entry: CommitEntry | None, clock: int | None) -> tuple[Confirma
         return Confirmation.NONE, None
     if clock is None or entry.epoch is None:
         return Confirmation.PENDING, None
-    left = entry.epoch + minutes * 60 - clock
+    left = min(entry.epoch + minutes * 60 - clock, minutes * 60)  # whatever its clock did since
     if left < -_MARGIN_SECONDS:
         return Confirmation.NONE, None
     return Confirmation.PENDING, max(0, left)
 
 
+_LAST_SECOND = 253_402_300_799
+"""Of the year 9999; a device that tells more does not tell the time."""
 _MARGIN_SECONDS = 120
 """A rollback by timer takes its time; before that it is not over."""
 
@@ -100,6 +102,6 @@ def _seconds(element: etree._Element | None) -> int | None:
     if element is None:
         return None
     for name, value in element.attrib.items():
-        if str(name).rpartition("}")[2] == "seconds" and str(value).isdigit():
+        if str(name).rpartition("}")[2] == "seconds" and str(value).isdecimal() and int(value) <= _LAST_SECOND:
             return int(value)
     return None

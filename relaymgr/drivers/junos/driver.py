@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from lxml import etree
 
-from relaymgr.domain.configuration import Change, ChangeReading, DevicePlan, OwnedConfiguration
+from relaymgr.domain.configuration import Change, ChangeReading, Confirmation, DevicePlan, OwnedConfiguration
 from relaymgr.domain.intent import RelayIntent
 from relaymgr.domain.observed import Facts, Observation
 from relaymgr.domain.platforms import Capabilities, Platform
@@ -111,13 +111,18 @@ class JunosDriver:
         """Owned sections, open window, newest commit and fingerprint, all committed and without a lock."""
         commits, state, left = await read_history(self._query)
         entry = commits[0] if commits else None
+        ours = entry.carries(change.mark) if entry is not None else None
+        if state is Confirmation.NONE and ours and entry is not None and entry.confirm_minutes is not None:
+            # Nothing came after our commit; by the device's clock its time is over. Either a commit check confirmed
+            # it, or somebody set the clock and the timer still runs: by our own clock time will tell.
+            state = Confirmation.UNKNOWN
         root = whole(self._target.name, await self._query(COMMITTED))
         scope = change.desired.scope
         text, digest = await asyncio.to_thread(lambda: (cut(root, scope), fingerprint(root)))
         return ChangeReading(
             owned=OwnedConfiguration(scope, text),
             confirmation=state,
-            confirmation_is_ours=entry.carries(change.mark) if entry is not None else None,
+            confirmation_is_ours=ours,
             seconds_left=left,
             last_commit=entry.record if entry is not None else None,
             device_fingerprint=digest,

@@ -8,6 +8,14 @@ import pytest
 
 from relaymgr.drivers.iosxe import running_config
 
+
+@pytest.mark.parametrize("clock", ["23:59:60", "25:61:99"])
+def test_a_time_that_is_none_leaves_the_user(clock):
+    said = running_config.last_change(f"! Last configuration change at {clock} UTC Sat Dec 31 2016 by alice\n")
+    assert said is not None
+    assert (said.user, said.at) == ("alice", None)
+
+
 TEXT = """Building configuration...
 
 Current configuration : 1234 bytes

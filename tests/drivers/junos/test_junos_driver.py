@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from importlib import resources
+from types import SimpleNamespace
 from typing import Any
 
 import asyncssh
 import pytest
 
+from lab.sim.mx80 import rpc_facts
 from relaymgr.domain.configuration import Change, Confirmation, DiffSource, OwnedConfiguration
 from relaymgr.domain.intent import RelayIntent
 from relaymgr.domain.platforms import Platform
@@ -153,7 +156,7 @@ async def test_apply_confirm_and_nothing_else_changes(transport, full):
 
 
 def _without_ours(commands: str) -> list[str]:
-    ours = ("amt", "AMT-", "ge-0/0/0", "ae0.5", "2268", "198.51.100.7", "fpc 1 ", "static route 192.0.2.0/24")
+    ours = ("amt", "AMT-", "ge-0/0/0", "ae0.5", "192.0.2.1/32", "198.51.100.7", "fpc 1 ", "static route 192.0.2.0/24")
     return [line for line in commands.splitlines() if not any(word in line for word in ours)]
 
 
@@ -533,6 +536,19 @@ async def test_a_local_address_that_is_the_routers_own_stays_primary(full_values
         await _apply(b.driver, b.driver.render(intent, drained=False))
         assert "set interfaces lo0 unit 0 family inet address 192.0.2.80/32 primary" in b.sim.device.committed_set()
         assert (await b.driver.plan(b.driver.render(intent, drained=False))).diff == ""
+
+
+async def test_a_clock_set_forward_within_the_window_is_no_confirmation(full, monkeypatch):
+    """The timer of a router runs on whatever its clock says; a change taken for confirmed would be gone later."""
+    async with bench("native") as b:
+        change = await planned(b.driver, b.driver.render(full, drained=False))
+        await b.driver.begin_change(change)
+        ahead = SimpleNamespace(time=lambda: time.time() + 7200)
+        monkeypatch.setattr(rpc_facts, "time", ahead)
+        reading = await b.driver.read_change(change)
+        assert (reading.owned, reading.confirmation) == (change.desired, Confirmation.UNKNOWN)
+        monkeypatch.undo()
+        assert (await b.driver.read_change(change)).confirmation is Confirmation.PENDING
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

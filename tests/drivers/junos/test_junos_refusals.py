@@ -91,6 +91,7 @@ WAITS = "<comment>commit confirmed, rollback in 5mins</comment>"
         ((WAITS, "<log>isthmus 1</log>"), None, (Confirmation.PENDING, None)),
         ((WAITS,), 1_700_000_310, (Confirmation.PENDING, 0)),
         ((WAITS,), 1_700_009_000, (Confirmation.NONE, None)),
+        ((WAITS,), 1_600_000_000, (Confirmation.PENDING, 300)),  # its clock was set back: no longer than announced
     ],
 )
 def test_whether_a_commit_waits(texts, clock, expected):
@@ -105,4 +106,7 @@ def test_who_committed_last_and_whose_it_is():
     assert entry.carries("isthmus 01J0ABC")
     assert not entry.carries("isthmus 01J0AB")
     assert not entry.carries("isthmus 01J0ABCD")
+    another = history("<log>isthmus 01J0XYZ does isthmus 01J0ABC again</log>")
+    assert another.carries("isthmus 01J0XYZ")
+    assert not another.carries("isthmus 01J0ABC"), "what an operator says of another change makes it nobody's"
     assert commit_history.newest(parse(b"<rpc-reply><commit-information/></rpc-reply>")) is None
