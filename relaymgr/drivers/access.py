@@ -102,6 +102,12 @@ class DeviceAccess:
         device = self._devices.get(relay_id)
         return device.breaker.reason if device and device.breaker.wait(self._clock()) > 0 else None
 
+    def renew(self, relay_id: str) -> None:
+        """The next use makes a new session, from what is known of the relay then; its failures are not forgotten."""
+        device = self._devices.get(relay_id)
+        if device is not None:
+            device.stale = True
+
     def forget(self, relay_id: str) -> None:
         """The relay was edited or deleted: its session ends with the current use, its failures are forgotten."""
         device = self._devices.get(relay_id)

@@ -69,7 +69,8 @@ def _restore(relay: Relay) -> Desired:
 async def _rollback(session: AsyncSession, relay: Relay) -> Desired:
     job = await session.scalar(
         select(Job)
-        .where(Job.relay_id == relay.id, Job.state == "succeeded", Job.kind.in_(CHANGES), Job.phase == "confirmed")
+        # also one that was not to stay and that somebody confirmed: the device has it
+        .where(Job.relay_id == relay.id, Job.kind.in_(CHANGES), Job.phase == "confirmed")
         .order_by(Job.finished_at.desc(), Job.id.desc())
         .limit(1)
     )

@@ -5,20 +5,18 @@ Every write to the row names the holder, so that a worker that was taken for dea
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, cast
 
 from sqlalchemy import CursorResult, and_, func, or_, update
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaymgr.domain.change import Phase, enter, progress
 from relaymgr.jobs.errors import LeaseLost, RelayBusy
+from relaymgr.jobs.heartbeat import kept
 from relaymgr.jobs.notifier import Notifier
 from relaymgr.jobs.parts import Parts
 from relaymgr.store import leases
@@ -30,8 +28,10 @@ log = logging.getLogger(__name__)
 class Held:
     """One run of one job."""
 
-    def __init__(self, job: Job, holder: str, parts: Parts, notifier: Notifier) -> None:
+    def __init__(self, job: Job, holder: str, parts: Parts, notifier: Notifier, *, orphaned: bool = False) -> None:
         self.job = job
+        self.orphaned = orphaned
+        """Its worker before died, or was not heard of for a whole lease."""
         self.holder = holder
         self._parts = parts
         self._notifier = notifier
@@ -137,44 +137,10 @@ class Held:
             self._relay_lease = None
             await leases.release(parts.database, name, self.holder)
 
-    @asynccontextmanager
-    async def kept(self) -> AsyncIterator[None]:
+    def kept(self) -> AbstractAsyncContextManager[None]:
         """Renew the leases while the block runs; end the block with LeaseLost when they cannot be renewed."""
-        owner = asyncio.current_task()
-        assert owner is not None
-        lost = False
-
-        async def renewing() -> None:
-            nonlocal lost
-            await self._renew_until_lost()
-            lost = True
-            owner.cancel()
-
-        heartbeat = asyncio.create_task(renewing(), name=f"lease of job {self.job.id}")
-        try:
-            yield
-        except asyncio.CancelledError:
-            if lost and owner.uncancel() == 0:
-                raise LeaseLost(self.job.id) from None
-            raise
-        finally:
-            heartbeat.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await heartbeat
-
-    async def _renew_until_lost(self) -> None:
-        lease = self._parts.timing.lease
-        loop = asyncio.get_running_loop()
-        valid_until = loop.time() + lease
-        while loop.time() < valid_until:
-            await asyncio.sleep(lease / 3)
-            asked = loop.time()
-            try:
-                if not await self._renew():
-                    return
-                valid_until = asked + lease
-            except SQLAlchemyError as error:
-                log.warning("lease of job %s not renewed: %s", self.job.id, type(error).__name__)
+        job_id = self.job.id
+        return kept(self._renew, self._parts.timing.lease, f"job {job_id}", lambda: LeaseLost(job_id))
 
     async def _renew(self) -> bool:
         parts, now = self._parts, self._parts.clock()
@@ -212,10 +178,13 @@ async def take(job_id: str, parts: Parts, notifier: Notifier) -> Held | None:
         .execution_options(synchronize_session=False)
     )
     async with parts.database.begin() as session:
+        before = await session.get(Job, job_id)
+        # Who lets go of a job in good order leaves no name behind.
+        orphaned = before is not None and before.state == "running" and before.worker is not None
         attempt = (await session.execute(statement)).scalar()
         if attempt is None:
             return None
         holder = f"{parts.worker}:{job_id[-8:]}:{attempt}"
         await session.execute(update(Job).where(Job.id == job_id).values(worker=holder))
         job = await session.get(Job, job_id, populate_existing=True)
-    return None if job is None else Held(job, holder, parts, notifier)
+    return None if job is None else Held(job, holder, parts, notifier, orphaned=orphaned)

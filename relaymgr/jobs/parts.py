@@ -36,6 +36,9 @@ class Access(Protocol):
     def monitoring(self, relay_id: str) -> AbstractAsyncContextManager[Driver]:
         """The device unless somebody configures it."""
 
+    def renew(self, relay_id: str) -> None:
+        """Have the next use make a new session, from what the relay's row says then."""
+
     def forget(self, relay_id: str) -> None:
         """End its session; the next use makes a new one."""
 

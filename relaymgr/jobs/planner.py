@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from relaymgr.domain.configuration import DevicePlan
@@ -13,6 +13,7 @@ from relaymgr.drivers.errors import DeviceBusy
 from relaymgr.drivers.protocol import Driver
 from relaymgr.jobs.desired import Desired, desired_of
 from relaymgr.jobs.errors import Conflict, Invalid, NotFound
+from relaymgr.jobs.heartbeat import kept
 from relaymgr.jobs.parts import CHANGES, Parts
 from relaymgr.store import leases
 from relaymgr.store.tables import Plan, Relay, new_id
@@ -97,7 +98,7 @@ async def relay_held(parts: Parts, relay_id: str) -> AsyncIterator[None]:
     """Hold a relay against other processes, for callers that are no job; waits a little for its turn.
 
     Raises:
-        DeviceBusy: it did not come.
+        DeviceBusy: it did not come, or the lease was lost meanwhile.
     """
     name, holder, lease = f"relay:{relay_id}", f"{parts.worker}:{secrets.token_hex(4)}", parts.timing.lease
     deadline = asyncio.get_running_loop().time() + parts.timing.plan_wait
@@ -105,21 +106,15 @@ async def relay_held(parts: Parts, relay_id: str) -> AsyncIterator[None]:
         if asyncio.get_running_loop().time() >= deadline:
             raise DeviceBusy(relay_id, "another task of the manager configures the device")
         await asyncio.sleep(min(0.2, parts.timing.plan_wait / 10))
-    owner = asyncio.current_task()
 
-    async def renewing() -> None:
-        held = True
-        while held:
-            await asyncio.sleep(lease / 3)
-            held = await leases.renew(parts.database, name, holder, lease, parts.clock())
-        if owner is not None:
-            owner.cancel()
+    def lost() -> DeviceBusy:
+        return DeviceBusy(relay_id, "another task of the manager took the device over")
 
-    heartbeat = asyncio.create_task(renewing(), name=f"lease {name}")
+    async def renew() -> bool:
+        return await leases.renew(parts.database, name, holder, lease, parts.clock())
+
     try:
-        yield
+        async with kept(renew, lease, name, lost):
+            yield
     finally:
-        heartbeat.cancel()
-        with suppress(asyncio.CancelledError):
-            await heartbeat
         await leases.release(parts.database, name, holder)

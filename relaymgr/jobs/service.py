@@ -189,6 +189,8 @@ class JobService:
         again: datetime | None = None
         try:
             async with held.kept():
+                if held.orphaned:
+                    await self._tell_taken_over(held)
                 again = await self._work(held)
         except LeaseLost:
             log.warning("job %s was taken over by another worker", job_id)
@@ -220,6 +222,13 @@ class JobService:
             if job is None or job.state not in ACTIVE:
                 return
             await self._notifier.wait(job_id, poll_seconds)
+
+    async def _tell_taken_over(self, held: Held) -> None:
+        if attempt_of(held.job) is not None:
+            message = "the worker that had the job was lost in the middle of the change; reading the device again"
+        else:
+            message = "the worker that had the job was lost before it sent anything; starting again"
+        await held.note(message, level="warning", data={"worker_lost": True})
 
     async def _work(self, held: Held) -> datetime | None:
         if held.job.kind in CHANGES:

@@ -76,6 +76,7 @@ class Starter:
         """
         await held.note("taking the relay", phase=Phase.LOCKING)
         attempt: Attempt | None = None
+        self._parts.access.renew(held.relay_id)  # the relay may have been edited in another process
         try:
             async with self._parts.access.configuring(held.relay_id) as driver:
                 relay, plan = await self._prepare(held, driver)
@@ -144,7 +145,7 @@ class Starter:
         window = Window(self._parts.clock(), minutes, relay.commit_timeout_seconds)
         attempt = Attempt(window, baseline, previous_of(relay))
         async with self._parts.database.begin() as session:
-            await self._open_window(session, held, window)
+            await self._open_window(session, held, relay, window)
             await held.note(
                 f"committing, to be confirmed within {minutes} min",
                 phase=Phase.LOADING,
@@ -157,19 +158,23 @@ class Starter:
         held.publish()
         return attempt
 
-    async def _open_window(self, session: AsyncSession, held: Held, window: Window) -> None:
+    async def _open_window(self, session: AsyncSession, held: Held, relay: Relay, window: Window) -> None:
         job_id = held.job.id
         row = await session.get(Job, job_id)
         if row is not None and row.cancel_requested:
             raise _Ended(Ending("cancelled", Phase.CANCELLED, CANCELLED, "cancelled before anything was sent"))
         statement = (
             update(Relay)
-            .where(Relay.id == held.relay_id, or_(Relay.window_job_id.is_(None), Relay.window_job_id == job_id))
+            .where(
+                Relay.id == held.relay_id,
+                Relay.version == relay.version,  # not edited since: the session reaches the device it is meant for
+                or_(Relay.window_job_id.is_(None), Relay.window_job_id == job_id),
+            )
             .values(window_job_id=job_id, window_until=window.latest_end)
             .execution_options(synchronize_session=False)
         )
         if cast("CursorResult[Any]", await session.execute(statement)).rowcount != 1:
-            raise RelayBusy("a confirm window of another job is open on this relay")
+            raise RelayBusy("the relay was edited meanwhile, or a confirm window of another job is open there")
 
     async def _answered(self, held: Held, attempt: Attempt, error: DriverError | CapabilityMissing | None) -> Attempt:
         """Record what the driver said of the commit; what is true the device says next."""
@@ -185,9 +190,11 @@ class Starter:
 
 
 def expired(plan: Plan, relay: Relay, parts: Parts) -> bool:
-    """Whether a plan is too old, or made of an intent that is not the relay's any more."""
+    """Whether a plan is too old, or made of an intent or a state that is not the relay's any more."""
     if plan.expires_at <= parts.clock():
         return True
+    if plan.kind == "restore":
+        return plan.desired_text != relay.applied_text
     return plan.kind == "apply" and plan.intent_version != relay.intent_version
 
 

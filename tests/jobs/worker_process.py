@@ -64,6 +64,9 @@ class FileAccess:
 
     monitoring = configuring
 
+    def renew(self, relay_id: str) -> None:
+        pass
+
     def forget(self, relay_id: str) -> None:
         pass
 

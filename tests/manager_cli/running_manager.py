@@ -85,7 +85,8 @@ class PlayedWork:
         self.script.submitted.append({"kind": kind, **given})
         async with self.database.begin() as session:
             job = Job(
-                kind=kind, relay_id=given["relay_id"], plan_id=given.get("plan_id"), phase="done", progress=100,
+                id=given["job_id"], kind=kind,
+                relay_id=given["relay_id"], plan_id=given.get("plan_id"), phase="done", progress=100,
                 state="running" if self.script.ends_with_stream else self.script.state,
                 result={"unchanged": not self.script.diff}, actor=given["actor"],
                 parameters=given.get("parameters") or {}, comment=given.get("comment", ""), ticket=given.get("ticket"),
@@ -100,7 +101,7 @@ class PlayedWork:
                 await session.flush()
         return job
 
-    async def cancel(self, job_id: str, actor: str) -> Job:
+    async def cancel(self, job_id: str, actor: str, why: Any) -> Job:
         async with self.database.begin() as session:
             job = await session.get(Job, job_id)
             assert job is not None
@@ -128,6 +129,8 @@ class PlayedWork:
     async def create(self, **given: Any) -> Rollout:
         self.script.submitted.append(given)
         waves = given.pop("waves")
+        given.pop("request_id")
+        given["id"] = given.pop("rollout_id")
         async with self.database.begin() as session:
             rollout = Rollout(
                 waves={"relays": waves}, current_wave=len(waves) - 1, created_at=now(), updated_at=now(),
@@ -147,16 +150,16 @@ class PlayedWork:
             rollout.state = state
         return rollout
 
-    async def pause(self, rollout_id: str, actor: str, reason: str | None = None) -> Rollout:
+    async def pause(self, rollout_id: str, actor: str, why: Any) -> Rollout:
         return await self._become(rollout_id, "paused")
 
-    async def resume(self, rollout_id: str, actor: str) -> Rollout:
+    async def resume(self, rollout_id: str, actor: str, why: Any) -> Rollout:
         return await self._become(rollout_id, "running")
 
-    async def abort(self, rollout_id: str, actor: str) -> Rollout:
+    async def abort(self, rollout_id: str, actor: str, why: Any) -> Rollout:
         return await self._become(rollout_id, "aborted")
 
-    async def accept(self, relay_id: str, actor: str) -> None:
+    async def accept(self, relay_id: str, actor: str, why: Any) -> None:
         async with self.database.begin() as session:
             row = await session.get(DriftRow, relay_id)
             assert row is not None
