@@ -21,9 +21,9 @@ async def probe(discovery_address: str | None, local_address: str) -> Check:
 class Setting:
     """One world with relays."""
 
-    def __init__(self, database: Any, **device: Any) -> None:
+    def __init__(self, database: Any, world: World | None = None, **device: Any) -> None:
         self.database = database
-        self.world = World()
+        self.world = world or World()
         self.devices: dict[str, FakeDevice] = {}
         self._device = device
         self.patience = 60.0

@@ -8,15 +8,13 @@ own, and a third one does the rest.
 from __future__ import annotations
 
 import itertools
-import shutil
 
 import pytest
-from databases import _sqlite_template
+from jobs.fake_device import World
 from jobs.job_world import Setting
 from sqlalchemy import select
 
 from relaymgr.drivers.errors import SessionLost
-from relaymgr.store.database import Database
 from relaymgr.store.tables import Backup, new_id
 
 
@@ -79,9 +77,9 @@ LONGEST = 40
 class Story:
     """One change of one device and those who die over it."""
 
-    def __init__(self, database, situation) -> None:
+    def __init__(self, database, situation, world) -> None:
         self.database = database
-        self.setting = Setting(database, tells=situation is not silent)
+        self.setting = Setting(database, world, tells=situation is not silent)
         self.setting.patience, self.setting.stride = 4.0, 30.0
         self.situation = situation
 
@@ -139,19 +137,15 @@ class Story:
 
 
 @pytest.fixture
-async def one_database(tmp_path):
-    """SQLite only: what differs between databases, other tests look at."""
-    path = tmp_path / "relaymgr.db"
-    shutil.copy(_sqlite_template(), path)
-    database = Database(f"sqlite:///{path}", readers=2)
-    yield database
-    await database.close()
+def world():
+    """One for all stories on a database: from a past one, leases of its reaper would hold up the next one's."""
+    return World()
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.__name__)
-async def test_a_worker_may_die_at_every_step(situation, one_database):
+async def test_a_worker_may_die_at_every_step(situation, one_database, world):
     for crash_at in range(1 if situation is well else FIRST_OF_ITS_OWN, LONGEST):
-        story = Story(one_database, situation)
+        story = Story(one_database, situation, world)
         await story.begin()
         steps, died = await story.worker(crash_at)
         if died:
@@ -165,8 +159,8 @@ async def test_a_worker_may_die_at_every_step(situation, one_database):
     assert crash_at > 20, "nobody died"
 
 
-async def test_a_device_that_cannot_save_ends_as_a_change_with_a_warning(one_database):
-    story = Story(one_database, saves_apart)
+async def test_a_device_that_cannot_save_ends_as_a_change_with_a_warning(one_database, world):
+    story = Story(one_database, saves_apart, world)
     await story.begin()
     story.setting.device.unsavable = True
     await story.worker()
@@ -176,9 +170,9 @@ async def test_a_device_that_cannot_save_ends_as_a_change_with_a_warning(one_dat
 
 
 @pytest.mark.parametrize("situation", [well, harmful], ids=lambda situation: situation.__name__)
-async def test_the_one_who_comes_after_may_die_too(situation, one_database):
+async def test_the_one_who_comes_after_may_die_too(situation, one_database, world):
     for first, second in itertools.product((20, 24, 28, 33), (3, 6, 9, 13, 18)):
-        story = Story(one_database, situation)
+        story = Story(one_database, situation, world)
         await story.begin()
         _, died = await story.worker(first)
         if died and (await story.worker(second))[1]:

@@ -125,8 +125,9 @@ async def test_a_device_cut_off_by_the_change_goes_back_by_itself(database):
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("method", ["begin_change", "read_change", "confirm_change", "observe"])
 @pytest.mark.parametrize("tells", [True, False], ids=["telling", "silent"])
-async def test_the_device_decides_whatever_a_call_came_to(database, method, when, tells):
-    setting = Setting(database, tells=tells)
+async def test_the_device_decides_whatever_a_call_came_to(one_database, method, when, tells):
+    setting = Setting(one_database, tells=tells)
+    setting.stride = 15.0
     relay_id = await setting.add_relay()
     process, jobs = setting.process()
     plan = await jobs.planner.make_plan(relay_id, "apply", "operator")
