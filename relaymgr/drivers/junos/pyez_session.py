@@ -10,9 +10,10 @@ import asyncio
 import functools
 import logging
 import math
+import os
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, TypeVar
 
 from jnpr.junos import Device
@@ -189,16 +190,14 @@ class PyezSession:
         config.write_text(f"Host *\n  UserKnownHostsFile {known_hosts}\n")
         key = None
         if self._credential.private_key:
-            key = known_hosts.with_name("key")
-            key.touch(mode=0o600)
-            key.write_text(self._credential.private_key)
+            key = self._files.enter_context(_in_memory(self._credential.private_key))
         return {
             "host": _ALIAS,
             "port": port,
             "sock_fd": descriptor,
             "user": self._credential.username,
             "password": self._credential.password,
-            "ssh_private_key_file": str(key) if key else None,
+            "ssh_private_key_file": key,
             "ssh_config": str(config),
             "hostkey_verify": True,
             "look_for_keys": False,
@@ -206,6 +205,16 @@ class PyezSession:
             "gather_facts": False,
             "conn_open_timeout": math.ceil(self._target.deadlines.connect),
         }
+
+
+@contextmanager
+def _in_memory(secret: str) -> Iterator[str]:
+    """A path to `secret` on no disk: it is gone with this process, however that ends."""
+    descriptor = os.memfd_create("isthmus-key", os.MFD_CLOEXEC)
+    with os.fdopen(descriptor, "w") as handle:
+        handle.write(secret)
+        handle.flush()
+        yield f"/proc/self/fd/{descriptor}"
 
 
 def _open(options: dict[str, Any]) -> Any:  # noqa: ANN401

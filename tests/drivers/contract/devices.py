@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
@@ -118,7 +119,7 @@ async def bench(name: str, folder: Path, *, minute_seconds: float = 60.0) -> Asy
 
 @asynccontextmanager
 async def _simulated(name: str, executor: Executor, minute_seconds: float) -> AsyncIterator[Bench]:
-    key = asyncssh.generate_private_key("ssh-rsa") if name == "junos" else None
+    key = _rsa_key() if name == "junos" else None
     options = SimOptions(password=SECRET, minute_seconds=minute_seconds, tunnels=3, host_key=key)
     platform = Platform(name.partition("-")[0])
     configured = replace(options, configured=True)
@@ -192,6 +193,12 @@ async def _isthmus(folder: Path, executor: Executor, minute_seconds: float) -> A
     finally:
         await server.stop()
         store.close()
+
+
+@functools.cache
+def _rsa_key() -> asyncssh.SSHKey:
+    """One for all tests: making one takes longer than a test."""
+    return asyncssh.generate_private_key("ssh-rsa")
 
 
 def _another_host_key() -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import re
+import tempfile
 import time
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +54,10 @@ MINUTE = 60.0
 TRANSPORTS = ("pyez", "native")  # native serves RSA keys, old or not
 
 
+_host_key = functools.cache(asyncssh.generate_private_key)
+"""Of each kind one for all tests: an RSA key takes longer to make than a test."""
+
+
 class Bench:
     """A simulator and a driver to it."""
 
@@ -75,7 +81,7 @@ class Bench:
 async def bench(
     transport: str, *, minute: float = MINUTE, deadlines: Deadlines | None = None, **more: Any
 ) -> AsyncIterator[Bench]:
-    key = asyncssh.generate_private_key("ssh-ed25519" if transport == "pyez" else "ssh-rsa")
+    key = _host_key("ssh-ed25519" if transport == "pyez" else "ssh-rsa")
     chosen = options.SimOptions(
         password=PASSWORD, host_key=key, old_ssh=transport == "old-ssh", minute_seconds=minute, tunnels=3, **more
     )
@@ -551,12 +557,29 @@ async def test_a_clock_set_forward_within_the_window_is_no_confirmation(full, mo
         assert (await b.driver.read_change(change)).confirmation is Confirmation.PENDING
 
 
+async def test_nothing_is_sent_once_a_deadline_was_told(transport, full):
+    """Whoever was told of the deadline reads the device and decides; a thread that goes on would overrule him."""
+    async with bench(transport, deadlines=Deadlines(connect=15, rpc=1, commit=1)) as b:
+        change = await planned(b.driver, b.driver.render(full, drained=False))
+        commits = b.commits()
+        b.sim.faults.set("no-reply-rpc:load-configuration")
+        with pytest.raises((DeadlineExceeded, SessionLost)):
+            await b.driver.begin_change(change)
+        heard = len(b.requests)
+        b.sim.faults.set(None)
+        await asyncio.wait_for(asyncio.to_thread(b.context.executor.shutdown), 15)
+        assert "commit-configuration" not in b.requests[heard:]
+        assert b.commits() == commits
+        assert not b.sim.device.candidate_differs
+
+
 @pytest.mark.parametrize("transport", TRANSPORTS)
-async def test_logs_in_with_a_key_alone(transport, full):
+async def test_logs_in_with_a_key_alone(transport, full, tmp_path, monkeypatch):
     key = asyncssh.generate_private_key("ssh-ed25519")
     public = key.export_public_key("openssh").decode().strip()
     async with bench(transport, authorized_keys=(public,)) as b:
         private = key.export_private_key("openssh").decode()
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         driver = b.another(credential=Credential("isthmus", private_key=private))
         assert (await driver.plan(driver.render(full, drained=False))).diff
         assert (await driver.facts()).hostname == "mx80"
@@ -566,6 +589,7 @@ async def test_logs_in_with_a_key_alone(transport, full):
             await b.another(credential=Credential("isthmus", private_key=stranger)).plan(
                 driver.render(full, drained=False)
             )
+    assert not any(tmp_path.iterdir()), "a file was left behind"
 
 
 async def test_a_rollback_by_plan_leaves_nothing_but_empty_containers(full):
