@@ -51,7 +51,7 @@ async def test_a_lease_that_is_renewed_is_kept():
         renewed += 1
         return True
 
-    async with asyncio.timeout(20), kept(renew, 0.03, "synthetic", Lost):
+    async with asyncio.timeout(20), kept(renew, 0.6, "synthetic", Lost):
         while renewed < 5:
             await asyncio.sleep(0.01)
 

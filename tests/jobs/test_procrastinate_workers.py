@@ -42,7 +42,7 @@ async def start_worker(url, state, hang):
     return process
 
 
-async def until(condition, seconds=60):
+async def until(condition, seconds=120):
     deadline = time.monotonic() + seconds
     while not await condition():
         assert time.monotonic() < deadline

@@ -230,7 +230,7 @@ async def test_the_embedded_engine_is_bounded_and_runs_again_what_is_woken_meanw
         await asyncio.sleep(0)
     await engine.wake("0")
     gate.set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(ran) < 5:
             await asyncio.sleep(0.01)
     await engine.stop()

@@ -189,7 +189,7 @@ class RunningManager:
 
     def start(self) -> None:
         self._thread.start()
-        assert self._ready.wait(30), "the manager did not start"
+        assert self._ready.wait(60), "the manager did not start"
 
     def stop(self) -> None:
         self._server.should_exit = True
@@ -201,7 +201,7 @@ class RunningManager:
     def run(self, work: Coroutine[Any, Any, Result]) -> Result:
         """Run a coroutine on the server's loop."""
         future: Future[Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
-        return future.result(30)
+        return future.result(60)
 
     def add(self, *rows: Any) -> None:
         """Put rows into the database."""

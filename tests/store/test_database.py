@@ -69,7 +69,7 @@ async def test_a_cancelled_transaction_leaves_nothing_and_blocks_nobody(database
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await add_ad(database, "b")
     async with database.session() as session:
         assert (await session.scalars(select(Ad.name))).all() == ["b"]
@@ -83,7 +83,7 @@ async def test_writers_of_one_process_queue(database):
             ad = await session.scalar(select(Ad).with_for_update())
             ad.asn = (ad.asn or 0) + 1
 
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         await asyncio.gather(*(read_then_write() for _ in range(40)))
     async with database.session() as session:
         assert await session.scalar(select(Ad.asn)) == 40
@@ -98,7 +98,7 @@ async def test_writers_of_several_processes_queue(database, database_url):
         )
         for _ in range(3)
     ]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         ended = await asyncio.gather(*(process.communicate(b"go\n") for process in processes))
     assert [errors for _, errors in ended] == [b""] * 3
     async with database.session() as session:
@@ -109,7 +109,7 @@ async def test_readers_do_not_wait_for_a_writer(database):
     await add_ad(database, "a")
     async with database.begin() as writing:
         await writing.execute(update(Ad).values(name="b"))
-        async with asyncio.timeout(10), database.session() as reading:
+        async with asyncio.timeout(60), database.session() as reading:
             assert await reading.scalar(select(Ad.name)) == "a"
     async with database.session() as reading:
         assert await reading.scalar(select(Ad.name)) == "b"

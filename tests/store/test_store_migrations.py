@@ -64,7 +64,7 @@ def test_two_processes_upgrade_at_once(empty_database_url):
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    errors = [process.communicate(timeout=60)[1] for process in processes]
+    errors = [process.communicate(timeout=120)[1] for process in processes]
     assert errors == [""] * 3
     assert [process.returncode for process in processes] == [0] * 3
     assert migrations.check(normalise(empty_database_url)).up_to_date
