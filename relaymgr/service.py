@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import secrets
 import signal
 import socket
@@ -65,6 +66,7 @@ class Running:
 @asynccontextmanager
 async def running(settings: Settings) -> AsyncIterator[Running]:
     """Everything but the API, from the database up; leaving it ends it in the opposite order, nothing half done."""
+    _allow_open_files()
     async with AsyncExitStack() as stack:
         database = Database(settings.database_url)
         stack.push_async_callback(database.close)
@@ -80,6 +82,12 @@ async def running(settings: Settings) -> AsyncIterator[Running]:
             await _start_polling(manager, stack)
         _spawn(manager, stack, "retention", _pruning(database, settings))
         yield manager
+
+
+def _allow_open_files() -> None:
+    """As many as the administrator allows: most start with 1 024, and a session kept to each device takes one."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def serve(settings: Settings) -> None:

@@ -6,6 +6,7 @@ the polls of many relays into one transaction every half second.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -88,7 +89,7 @@ async def write(
             session,
             TUNNELS,
             [
-                Seen(poll.relay_id, poll.finished_at, tunnel_rows(seen.tunnels, matcher))
+                await _yielding(Seen(poll.relay_id, poll.finished_at, tunnel_rows(seen.tunnels, matcher)))
                 for poll, seen in read
                 if seen.tunnels is not None
             ],
@@ -107,6 +108,12 @@ async def write(
     await _update_relays(session, polls, relays)
     for poll in polls:
         await _tell(session, poll, relays[poll.relay_id])
+
+
+async def _yielding(seen: Seen) -> Seen:
+    """The same; whatever else the process has to do goes in between."""
+    await asyncio.sleep(0)
+    return seen
 
 
 async def _lock_relays(session: AsyncSession, relay_ids: list[str]) -> dict[str, Row[Any]]:

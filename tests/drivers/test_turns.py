@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -21,7 +22,7 @@ async def test_another_task_runs_between_any_two_pieces_of_work():
     await asyncio.gather(*(in_turn(lambda: seen.append("work")) for _ in range(10)))
     await task
     assert seen.count("work") == 10
-    assert all(pair != ("work", "work") for pair in zip(seen, seen[1:], strict=False))
+    assert all(pair != ("work", "work") for pair in pairwise(seen))
 
 
 async def test_what_work_raises_comes_out_and_the_next_one_has_its_turn():

@@ -27,6 +27,7 @@ from relaymgr.drivers.junos.trees import cut, filter_for, fingerprint
 from relaymgr.drivers.netconf import NetconfSession
 from relaymgr.drivers.netconf.documents import descendants
 from relaymgr.drivers.protocol import Credential, DeviceTarget, DriverContext
+from relaymgr.drivers.turns import in_turn
 
 _BACKUP = '<get-configuration database="committed" format="text"/>'
 
@@ -164,7 +165,9 @@ class JunosDriver:
         """One part of a poll; one that the device refuses or answers badly is named in `missing`."""
         try:
             reply = await self._query(operation)
-            return await asyncio.to_thread(read, reply) if observation.is_large(reply) else read(reply)
+            if observation.is_large(reply):
+                return await asyncio.to_thread(read, reply)
+            return await in_turn(lambda: read(reply))
         except ConfigurationRefused as error:
             missing[name] = error.detail[:300]
         except observation.NotRunning as said:

@@ -21,6 +21,7 @@ from relaymgr.drivers.netconf.documents import (
 from relaymgr.drivers.netconf.framing import Framing, FramingError
 from relaymgr.drivers.netconf.rpc_errors import rpc_error
 from relaymgr.drivers.protocol import Credential, DeviceTarget
+from relaymgr.drivers.turns import in_turn
 
 BASE = "urn:ietf:params:xml:ns:netconf:base:1.0"
 BASE_10 = "urn:ietf:params:netconf:base:1.0"
@@ -29,6 +30,8 @@ DEFAULT_PORT = 830
 DEFAULT_LIMIT = 64 * 1024 * 1024
 _READ = 64 * 1024
 _PARSE_ASIDE = 256 * 1024
+_PARSE_IN_TURN = 16 * 1024
+"""Some 100 microseconds."""
 
 _HELLO = (
     f'<hello xmlns="{BASE}"><capabilities><capability>{BASE_10}</capability>'
@@ -159,7 +162,7 @@ class NetconfSession:
         while True:
             document = await self._next_message()
             try:
-                root = await asyncio.to_thread(parse, document) if len(document) > _PARSE_ASIDE else parse(document)
+                root = await _parsed(document)
             except MalformedDocument as error:
                 raise Garbage(self._device, str(error)) from error
             name = local_name(root)
@@ -180,6 +183,12 @@ class NetconfSession:
         except FramingError as error:
             raise Garbage(self._device, str(error)) from error
         return message
+
+
+async def _parsed(document: bytes) -> etree._Element:
+    if len(document) > _PARSE_ASIDE:
+        return await asyncio.to_thread(parse, document)
+    return await in_turn(lambda: parse(document)) if len(document) > _PARSE_IN_TURN else parse(document)
 
 
 def _rpc(number: int, operation: str) -> bytes:
