@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from lab.bench import engine, idle, join_latency, relay, report
+from lab.bench import engine, idle, join_latency, manager, manager_report, relay, report
 from lab.bench.engine_needs import missing_for_engine
 from lab.namespaces import missing_for_namespaces
 
@@ -49,19 +49,32 @@ def _measure_idle(results: report.Results) -> None:
     results.idle += idle.measure()
 
 
+def _measure_manager(results: report.Results) -> None:
+    results.manager = manager.measure(manager.Size(), _say)
+    results.left_out += results.manager.left_out
+
+
+def _say(text: str) -> None:
+    click.echo(f"  {text}")
+
+
 _PARTS: Final[dict[str, Callable[[report.Results], None]]] = {
     "engine": _measure_engine,
     "relay": _measure_relay,
     "joins": _measure_joins,
     "idle": _measure_idle,
+    "manager": _measure_manager,
 }
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--only", multiple=True, type=click.Choice(list(_PARTS)), help="Measure only this part; may be repeated.")
 @click.option("--directory", default="docs", type=click.Path(path_type=Path), show_default=True)
-def main(only: tuple[str, ...], directory: Path) -> None:
-    """Measure and write bench.md and bench.png."""
+@click.pass_context
+def main(context: click.Context, only: tuple[str, ...], directory: Path) -> None:
+    """Measure and write bench.md and bench.png; with a command only what it names, to the terminal."""
+    if context.invoked_subcommand is not None:
+        return
     results = report.Results()
     for name, measure in _PARTS.items():
         if only and name not in only:
@@ -72,9 +85,28 @@ def main(only: tuple[str, ...], directory: Path) -> None:
     directory.mkdir(exist_ok=True)
     (directory / "bench.md").write_text(report.page(results))
     report.plot(results, directory / "bench.png")
-    for aim, reached, is_reached in report.aims(results):
-        click.echo(f"{'reached' if is_reached else 'NOT reached'}: {aim} (measured: {reached})")
+    _tell(report.aims(results))
     click.echo(f"written: {directory / 'bench.md'} and {directory / 'bench.png'}")
+
+
+_SIZE: Final = manager.Size()
+
+
+@main.command("manager")
+@click.option("--relays", default=_SIZE.relays, show_default=True, type=click.IntRange(20), help="Polled relays.")
+@click.option("--tunnels", default=_SIZE.tunnels, show_default=True, type=click.IntRange(0), help="Of each relay.")
+@click.option("--interval", default=_SIZE.interval, show_default=True, type=click.IntRange(5), help="Between polls.")
+@click.option("--seconds", default=_SIZE.seconds, show_default=True, help="Each stretch; whole intervals are exact.")
+def measure_manager(relays: int, tunnels: int, interval: int, seconds: float) -> None:
+    """Measure the relay manager alone, at any size, and print the tables."""
+    results = manager.measure(manager.Size(relays, tunnels, interval, seconds), _say)
+    click.echo("\n" + manager_report.section(results))
+    _tell(manager_report.aims(results))
+
+
+def _tell(aims: list[manager_report.Aim]) -> None:
+    for aim, reached, is_reached in aims:
+        click.echo(f"{'reached' if is_reached else 'NOT reached'}: {aim} (measured: {reached})")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,11 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from lab.bench import manager_report
 from lab.bench.idle import Idle
 from lab.bench.join_latency import JoinLatency
+from lab.bench.manager_report import ManagerResults
+from lab.bench.tables import table
 
 
 @dataclass(slots=True)
@@ -25,6 +28,7 @@ class Results:
         relay: rows of `lab.bench.relay`, each with a `load` added.
         joins: join latencies.
         idle: cost of idle channels.
+        manager: of the relay manager.
         left_out: what was not measured, and why.
     """
 
@@ -32,6 +36,7 @@ class Results:
     relay: list[dict[str, Any]] = field(default_factory=list)
     joins: list[JoinLatency] = field(default_factory=list)
     idle: list[Idle] = field(default_factory=list)
+    manager: ManagerResults = field(default_factory=ManagerResults)
     left_out: list[str] = field(default_factory=list)
 
     def engine_row(self, name: str) -> dict[str, Any] | None:
@@ -50,13 +55,6 @@ class Results:
 _CAUTION = "Sender, router and receiver share these cores and talk over veth: trust ratios more than figures.\n"
 
 
-def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column to the left, the others to the right."""
-    lines = ["| " + " | ".join(headings) + " |", "|---|" + "---:|" * (len(headings) - 1)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines) + "\n"
-
-
 def page(results: Results) -> str:
     """The whole page."""
     parts = [
@@ -64,7 +62,7 @@ def page(results: Results) -> str:
         f"Made by `make bench` on {_machine()}. " + _CAUTION,
         "![The same as a plot](bench.png)\n",
     ]
-    sections = (_aims, _engine, _relay, _joins, _idle)
+    sections = (_aims, _engine, _relay, _joins, _idle, _manager)
     parts += [text for section in sections if (text := section(results))]
     if results.left_out:
         parts.append("## Left out\n\n" + "\n".join(f"- {reason}" for reason in results.left_out) + "\n")
@@ -158,7 +156,11 @@ def aims(results: Results) -> list[tuple[str, str, bool]]:
             reached = f"{idle.resident_bytes / 1e6:.0f} MB, {idle.processor_share:.2%}"
             within = idle.resident_bytes < 150e6 and idle.processor_share < 0.03
             found.append((f"{idle.role}, 10,000 idle channels: under 150 MB and 3 % of a core", reached, within))
-    return found
+    return found + manager_report.aims(results.manager)
+
+
+def _manager(results: Results) -> str:
+    return manager_report.section(results.manager)
 
 
 def _aims(results: Results) -> str:
