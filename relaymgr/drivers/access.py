@@ -160,7 +160,8 @@ class DeviceAccess:
             wait = self._logins.take(self._clock())
             if wait > 0 and target.platform is not Platform.ISTHMUS:
                 await asyncio.sleep(wait)
-            device.driver = self._factory(target, credential, self._context)
+            # Aside: the first driver of a platform imports its libraries, which takes a second.
+            device.driver = await asyncio.to_thread(self._factory, target, credential, self._context)
         return device.driver
 
     @staticmethod

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +20,7 @@ class RecordedDriver:
     def __init__(self, target: DeviceTarget, credential: Credential, context: Any) -> None:
         self.target = target
         self.closed = False
+        self.made_by = threading.current_thread()
         made.append(self)
 
     async def close(self) -> None:
@@ -69,6 +71,10 @@ async def use(access: DeviceAccess, error: Exception | None = None, *, urgent: b
 async def test_the_same_driver_serves_one_use_after_the_other(access: DeviceAccess):
     assert await use(access) is await use(access)
     assert len(made) == 1
+
+
+async def test_making_a_driver_does_not_hold_up_the_event_loop(access: DeviceAccess):
+    assert (await use(access)).made_by is not threading.current_thread()
 
 
 async def test_two_jobs_wait_for_each_other(access: DeviceAccess):
