@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
@@ -17,6 +18,8 @@ from relaymgr.api.problems import REQUEST_ID, members_of, problem
 
 BODY_LIMIT: Final = 4 * 1024 * 1024
 """Bytes of a request body; a bulk of a thousand intents with everything in them is half of it."""
+BODY_SECONDS: Final = 60.0
+"""Within which a request's body has to come."""
 SECURE_HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -68,7 +71,9 @@ class Boundary:
                 _log.exception("a request failed", extra={"request_id": request_id, "path": scope["path"]})
             if status:
                 raise
-            await problem(members.pop("code"), members.pop("detail"), **members)(scope, receive, dressed_send)
+            headers = {"Retry-After": "5"} if members["code"] == "not_ready" else None
+            answer = problem(members.pop("code"), members.pop("detail"), headers=headers, **members)
+            await answer(scope, receive, dressed_send)
         finally:
             REQUEST_ID.reset(token)
             seconds = time.perf_counter() - started
@@ -102,8 +107,13 @@ class Boundary:
         """The whole body, or code and detail of why it is refused; nothing half read is ever acted on."""
         chunks: list[bytes] = []
         size = 0
+        ends = asyncio.get_running_loop().time() + BODY_SECONDS
         while True:
-            message = await receive()
+            try:
+                async with asyncio.timeout_at(ends):
+                    message = await receive()
+            except TimeoutError:
+                return "too_slow", f"a body comes within {BODY_SECONDS:.0f} s"
             if message["type"] == "http.disconnect":
                 raise ClientDisconnect
             chunks.append(message.get("body", b""))

@@ -65,12 +65,13 @@ async def make_plan(services: Services, caller: Principal, relay_id: str, kind: 
     return plan
 
 
-async def check_plan(session: AsyncSession, services: Services, relay: Relay, order: Order) -> None:
+async def check_plan(session: AsyncSession, services: Services, caller: Principal, relay: Relay, order: Order) -> None:
     """Refuse a plan that is of something else, too old, or of an intent that is not there any more."""
     if order.plan_id is None:
         return
     plan = await session.get(Plan, order.plan_id)
-    if plan is None:
+    planned = await session.get(Relay, plan.relay_id) if plan is not None else None
+    if plan is None or planned is None or not caller.sees_ad(planned.ad_id):
         raise not_found("plan", order.plan_id)
     if plan.relay_id != relay.id or plan.kind != order.kind:
         raise Refused("plan_mismatch", f"the plan is one of {plan.kind}, and maybe of another relay")
@@ -94,7 +95,7 @@ async def submit(services: Services, caller: Principal, order: Order) -> Job:
 async def _make(services: Services, caller: Principal, order: Order, job_id: str) -> Job:
     async with services.database.session() as session:
         relay = await admit(session, caller, order.relay_id)
-        await check_plan(session, services, relay, order)
+        await check_plan(session, services, caller, relay, order)
     return await services.jobs.submit(
         order.kind,
         relay_id=order.relay_id,

@@ -45,6 +45,7 @@ CODES: Final[dict[str, Code]] = {
     "backup_too_large": Code(409, "The backups are too large to compare here."),
     "etag_mismatch": Code(412, "The resource changed since the ETag was given; read it again."),
     "etag_required": Code(428, "A write to this resource needs `If-Match` with the ETag last read."),
+    "too_slow": Code(408, "The body did not come in time."),
     "too_large": Code(413, "The body is longer than the service reads."),
     "unsupported_media_type": Code(415, "The body is not `application/json`."),
     "capability_missing": Code(

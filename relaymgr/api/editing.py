@@ -43,9 +43,11 @@ def visible_or_shared(caller: Principal, column: InstrumentedAttribute[str | Non
     return or_(column.is_(None), visible_in_ad(caller, column)) if caller.scoped else true()
 
 
-async def fetch(session: AsyncSession, caller: Principal, table: type[Editable], kind: str, row_id: str) -> Editable:
-    """The row; 404 where there is none the caller may see."""
-    row = await session.get(table, row_id)
+async def fetch(
+    session: AsyncSession, caller: Principal, table: type[Editable], kind: str, row_id: str, *, lock: bool = False
+) -> Editable:
+    """The row, kept from other writers with `lock`; 404 where there is none the caller may see."""
+    row = await session.get(table, row_id, with_for_update=lock or None)
     if row is None or not seen(caller, row):
         raise not_found(kind, row_id)
     return row
@@ -55,7 +57,7 @@ async def fetch_own(
     session: AsyncSession, caller: Principal, table: type[Editable], kind: str, row_id: str
 ) -> Editable:
     """The row, to be written; 403 where the caller only may read it."""
-    row = await fetch(session, caller, table, kind, row_id)
+    row = await fetch(session, caller, table, kind, row_id, lock=True)
     require_ad(caller, owner_of(row))
     return row
 

@@ -16,10 +16,12 @@ from relaymgr.api.schemas import relays as schemas
 from relaymgr.api.security import require_ad
 from relaymgr.api.services import Services
 from relaymgr.store.principals import Principal
-from relaymgr.store.tables import Ad, CredentialRecord, Relay, Site
+from relaymgr.store.tables import Ad, CredentialRecord, Job, Relay, Site
 
 CONNECTION: Final = frozenset({"host", "port", "netconf_port", "legacy_ssh", "options", "credential_id", "host_key"})
 """Members that decide which device a session reaches."""
+CHANGING: Final = ("apply", "drain", "undrain", "restore", "rollback")
+"""Kinds of jobs that change a device."""
 
 
 async def check_references(session: AsyncSession, caller: Principal, values: Mapping[str, Any]) -> None:
@@ -35,6 +37,14 @@ async def check_references(session: AsyncSession, caller: Principal, values: Map
         row: Ad | Site | CredentialRecord | None = await session.get(table, row_id)
         if row is None or not seen(caller, row):
             raise Refused("unknown_reference", f"{name}: there is no {row_id}")
+        if isinstance(row, CredentialRecord):
+            _require_own(caller, row)
+
+
+def _require_own(caller: Principal, credential: CredentialRecord) -> None:
+    """Whoever chooses where the manager logs in sees what with: only what is of the caller's ADs, not what all use."""
+    if not caller.sees_ad(credential.ad_id):
+        raise Refused("outside_scope", f"credential {credential.name} is of none of the ADs the token is scoped to")
 
 
 async def create(session: AsyncSession, services: Services, caller: Principal, body: schemas.RelayCreate) -> Relay:
@@ -62,15 +72,27 @@ async def update(
             f"a change waits on {row.name} for its confirmation; {', '.join(sorted(touched & CONNECTION))} must stay"
         )
         raise Refused("confirm_window_open", detail, job_id=row.window_job_id)
+    if touched & CONNECTION:
+        await _require_idle(session, row)
+        credential = await session.get(CredentialRecord, row.credential_id) if row.credential_id else None
+        if credential is not None and "credential_id" not in touched:
+            _require_own(caller, credential)
     await check_references(session, caller, {name: values[name] for name in touched})
     await edit(session, services, caller, row, "relay", if_match, values, schemas.Relay)
+
+
+async def _require_idle(session: AsyncSession, row: Relay) -> None:
+    """A change under way ends on the device it began on. The caller holds the relay's row."""
+    running = select(Job.id).where(Job.relay_id == row.id, Job.state == "running", Job.kind.in_(CHANGING)).limit(1)
+    if (job_id := await session.scalar(running)) is not None:
+        raise Refused("in_use", f"a change of {row.name} is under way; the way to it must stay", job_id=job_id)
 
 
 async def create_or_update(
     session: AsyncSession, services: Services, caller: Principal, body: schemas.RelayCreate
 ) -> tuple[Relay, str]:
     """The relay of this name brought to this state, and `created`, `updated` or `unchanged`."""
-    row = await session.scalar(select(Relay).where(Relay.name == body.name))
+    row = await session.scalar(select(Relay).where(Relay.name == body.name).with_for_update())
     if row is None:
         return await create(session, services, caller, body), "created"
     if not caller.sees_ad(row.ad_id):

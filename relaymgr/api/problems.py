@@ -9,6 +9,8 @@ from typing import Any, Final
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from starlette.exceptions import HTTPException
 
 from relaymgr.api.codes import CODES, Code
@@ -111,6 +113,8 @@ def members_of(error: Exception) -> dict[str, Any]:
         if isinstance(error, DeviceBusy):
             members["holder"] = error.holder
         return members
+    if isinstance(error, OperationalError | InterfaceError | PoolTimeout):
+        return {"code": "not_ready", "detail": "the database does not answer; try again soon"}
     code = getattr(error, "code", None)
     if isinstance(code, str) and code in CODES:
         return {"code": code, "detail": str(getattr(error, "detail", None) or error)}

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, or_, select, text, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaymgr.store.database import Database
@@ -129,8 +131,10 @@ async def bootstrap(session: AsyncSession, now: datetime) -> str | None:
 
 
 async def _note_use(database: Database, token_id: str, now: datetime) -> None:
-    async with database.begin() as session:
-        await session.execute(update(Token).where(Token.id == token_id).values(last_used_at=now))
+    # A database that is busy writing does not keep anybody out who only reads.
+    with suppress(SQLAlchemyError):
+        async with database.begin() as session:
+            await session.execute(update(Token).where(Token.id == token_id).values(last_used_at=now))
 
 
 def _digest(secret: str) -> str:

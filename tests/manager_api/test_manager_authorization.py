@@ -159,7 +159,8 @@ async def test_an_admin_of_an_ad_stays_in_it(manager: Manager) -> None:
     await refused("POST", "relays", 403, json=relay)
     await refused("POST", "relays", 403, json=relay | {"ad_id": other})
     await refused("POST", "relays", 422, json=relay | {"ad_id": own, "credential_id": foreign})
-    made = await client.post("/api/v1/relays", json=relay | {"ad_id": own, "credential_id": credential})
+    await refused("POST", "relays", 403, json=relay | {"ad_id": own, "credential_id": credential})
+    made = await client.post("/api/v1/relays", json=relay | {"ad_id": own})
     assert made.status_code == 201
     address = made.headers["location"].removeprefix("/api/v1/")
     await refused("PATCH", address, 422, json={"ad_id": other}, headers={"If-Match": '"1"'})

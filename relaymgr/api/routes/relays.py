@@ -158,7 +158,13 @@ async def get_relay(services: ServicesOf, caller: Caller, relay_id: PathId) -> R
     dependencies=[ADMIN],
     response_model=Relay,
     responses=responses(
-        "not_found", "name_taken", "unknown_reference", "confirm_window_open", "etag_mismatch", "etag_required"
+        "not_found",
+        "name_taken",
+        "unknown_reference",
+        "confirm_window_open",
+        "in_use",
+        "etag_mismatch",
+        "etag_required",
     ),
 )
 async def edit_relay(
