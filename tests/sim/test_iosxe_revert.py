@@ -58,9 +58,10 @@ async def test_confirmed_it_stays(tmp_path):
             assert PENDING in device.send_command("show archive config rollback timer")
             assert PENDING in device.send_command("configure confirm")
 
-    async with iosxe.start(SimOptions(minute_seconds=0.5)) as sim:
+    async with iosxe.start(SimOptions()) as sim:
         await in_thread(work, sim)
-        await asyncio.sleep(1.2)  # past the end of the window
+        assert sim.device.revert is None
+        assert sim.device._timer is None
         assert sim.device.running.section("interface Loopback9") is not None
 
 

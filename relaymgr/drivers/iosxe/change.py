@@ -51,6 +51,8 @@ _RPC_CHARACTERS: Final = 60_000
 _CONFIGURATION_RPC: Final = "Cisco-IOS-XE-cli-rpc"
 _NO_TIMER: Final = re.compile(r"No Rollback Confirmed Change|Invalid input|Incomplete command", re.IGNORECASE)
 """A release without the command has no such timer either."""
+_BEFORE_TIMER: Final = 10.0
+"""Seconds before the end of a revert timer from which on nothing is sent any more."""
 _CREATED: Final = ("interface Loopback", "interface Tunnel")
 """Interfaces that come to be by naming them."""
 
@@ -101,9 +103,11 @@ class Changes:
         opening = f"configure terminal revert timer {change.confirm_minutes}"
         through_netconf = await self._has_configuration_rpc()
         try:
-            await (await self._sessions.cli()).configure(opening, () if through_netconf else lines)
+            # A line typed when the timer went back already would stay, with nothing to take it back.
+            seconds = min(self._target.deadlines.commit, change.confirm_minutes * 60 - _BEFORE_TIMER)
+            await (await self._sessions.cli()).configure(opening, () if through_netconf else lines, seconds)
             if through_netconf:
-                await self._send(lines)
+                await self._send(lines, seconds)
         except (ConfigurationRefused, DeviceBusy):
             await self._take_back_if_pending()
             raise
@@ -220,12 +224,11 @@ class Changes:
             self._configures_over_netconf = any(_CONFIGURATION_RPC in name for name in session.capabilities)
         return self._configures_over_netconf
 
-    async def _send(self, lines: Sequence[str]) -> None:
+    async def _send(self, lines: Sequence[str], seconds: float) -> None:
         """Send lines by config-ios-cli-rpc, which stops at the first that is refused and tells its number."""
         clis = "\n".join(lines)
         if len(clis) > _RPC_CHARACTERS:
             raise ConfigurationRefused(self._name, "the change is longer than the router's RPC takes")
-        seconds = self._target.deadlines.commit
         operation = (
             f'<config-ios-cli-rpc xmlns="{CLI_RPC}"><config-clis>{escape(clis)}</config-clis>'
             f"<timeout>{max(10, min(1800, int(seconds)))}</timeout><error-patterns><error-tag>refused</error-tag>"

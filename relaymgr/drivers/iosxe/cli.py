@@ -37,10 +37,9 @@ class CliSession:
         allowed = seconds if seconds is not None else self._target.deadlines.rpc
         return await self._run(command, allowed, lambda: self._shell.show(command, allowed))
 
-    async def configure(self, opening: str, lines: Sequence[str]) -> None:
-        """Type configuration lines within the target's deadline of a commit; raises what `Shell.configure` raises."""
-        allowed = self._target.deadlines.commit
-        await self._run("configuring", allowed, lambda: self._shell.configure(opening, lines, allowed))
+    async def configure(self, opening: str, lines: Sequence[str], seconds: float) -> None:
+        """Type configuration lines within `seconds`; raises what `Shell.configure` raises."""
+        await self._run("configuring", seconds, lambda: self._shell.configure(opening, lines, seconds))
 
     async def close(self) -> None:
         """End the session. Never raises, and waits for nothing."""

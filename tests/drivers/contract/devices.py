@@ -89,6 +89,8 @@ class Bench:
     foreign: tuple[str, ...]
     """Lines of its configuration that are nobody's business."""
     set_fault: Callable[[str | None], None] | None = None
+    pass_time: Callable[[], None] = lambda: None
+    """Let the window of an IOS-XE router end now."""
     drivers: list[Driver] = field(default_factory=list)
 
     def driver(self, credential: Credential | None = None, **changes: Any) -> Driver:
@@ -154,6 +156,7 @@ async def _simulated(name: str, executor: Executor, minute_seconds: float) -> As
             other_key={"host_key": _another_host_key()},
             foreign=foreign,
             set_fault=sim.set_fault,
+            pass_time=lambda: _end_of_window(sim.device) if platform is Platform.IOSXE else None,
         )
 
 
@@ -193,6 +196,11 @@ async def _isthmus(folder: Path, executor: Executor, minute_seconds: float) -> A
     finally:
         await server.stop()
         store.close()
+
+
+def _end_of_window(device: Any) -> None:
+    device.revert.deadline = device.clock()
+    device.resume()
 
 
 @functools.cache

@@ -152,11 +152,13 @@ async def test_a_confirmed_change_stays_and_leaves_nothing_to_plan(name, tmp_pat
 
 @pytest.mark.parametrize("name", CHANGED)
 async def test_what_nobody_confirms_goes_back_by_itself(name, tmp_path):
-    async with opened(name, tmp_path, minute_seconds=2.0) as device:
+    typed = name.startswith("iosxe")  # line by line, which may take longer here than a short window
+    async with opened(name, tmp_path, minute_seconds=WINDOW if typed else 2.0) as device:
         driver = device.driver()
         configuration = await driver.read_configuration()
         made = await change(driver, desired(device, driver), device)
         await driver.begin_change(made)
+        device.pass_time()
 
         async def is_back() -> bool:
             reading = await driver.read_change(made)

@@ -25,6 +25,7 @@ from relaymgr.drivers.errors import (
     Unreachable,
 )
 from relaymgr.drivers.iosxe import IosxeDriver
+from relaymgr.drivers.iosxe.cli import CliSession
 from relaymgr.drivers.iosxe.shell import refusal
 from relaymgr.drivers.protocol import Credential, Deadlines, DeviceTarget, DriverContext
 
@@ -180,6 +181,24 @@ async def test_a_refused_line_is_named_and_everything_before_it_is_taken_back(ve
 
 def settled(configuration: str) -> list[str]:
     return [line for line in configuration.splitlines() if not line.startswith("!")]
+
+
+async def test_no_line_is_typed_when_the_timer_may_have_gone_back(monkeypatch):
+    """Half of a change typed after the rollback would stay for good."""
+    given: list[float] = []
+
+    async def configure(self, opening, lines, seconds):
+        given.append(seconds)
+
+    monkeypatch.setattr(CliSession, "configure", configure)
+    async with running(version="16.12.5") as (sim, _):
+        executor = ThreadPoolExecutor(2)
+        made = driver(sim, executor, deadlines=Deadlines(connect=20, rpc=20, commit=300))
+        await made.begin_change(await planned(made, minutes=1))
+        await made.begin_change(await planned(made, minutes=60))
+        await made.close()
+        executor.shutdown(wait=False)
+    assert given == [50.0, 300.0]
 
 
 @pytest.mark.parametrize("version", ["17.9.4a", "16.12.5"])
