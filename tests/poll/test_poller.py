@@ -107,9 +107,7 @@ async def test_every_relay_is_polled_again_and_again():
 async def test_hanging_and_dead_devices_delay_nobody_else():
     behaviours = {f"hang{n}": "hang" for n in range(5)} | {"dead": "dead", "a": "ok"}
     async with polling(Devices(**behaviours), concurrency=7) as (poller, sink):
-        await until(
-            lambda: sink.seen.get("a", 0) >= 3 and "dead" in sink.failures and poller.counters.running >= 5
-        )
+        await until(lambda: sink.seen.get("a", 0) >= 3 and "dead" in sink.failures and poller.counters.running >= 5)
     assert "no route to host" in sink.failures["dead"][0]
 
 
