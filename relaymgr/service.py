@@ -27,7 +27,7 @@ from relaymgr.drivers.access import DeviceAccess, LoadTarget
 from relaymgr.drivers.errors import NotConfigured
 from relaymgr.drivers.protocol import Credential, DeviceTarget
 from relaymgr.drivers.ssh import scan_host_key
-from relaymgr.jobs.assembly import Jobs, assemble_from_settings
+from relaymgr.jobs.assembly import Jobs, assemble_from_settings, engine_name
 from relaymgr.listening import Listening, listening
 from relaymgr.poll.metrics import PollCollector
 from relaymgr.poll.poller import Poller
@@ -41,6 +41,7 @@ from relaymgr.store.envelope import Sealer
 from relaymgr.store.observation_writer import ObservationWriter
 from relaymgr.store.relay_records import RelayUnknown
 from relaymgr.store.sealing import load_key
+from relaymgr.store.urls import normalise
 
 _log = logging.getLogger(__name__)
 
@@ -99,10 +100,12 @@ async def serve(settings: Settings) -> None:
     """
     logs.configure(settings.log_level, as_json=settings.log_json)
     place = listening(settings)
+    if not settings.run_jobs:
+        _require_procrastinate(settings, "a server that leaves jobs to workers")
     listener = _bind(place)
     stopped = _stop_signals()
     async with running(settings) as manager:
-        await _first_administrator(manager.database)
+        await _first_administrator(manager.database, place.url)
         app = create_app(_services(manager))
         # Nothing is listening yet for whoever asks during the start; then requests are let end.
         config = uvicorn.Config(
@@ -128,11 +131,24 @@ async def work(settings: Settings) -> None:
         KeyUnusable, SchemaUnusable, ValueError: the settings cannot be worked with.
     """
     logs.configure(settings.log_level, as_json=settings.log_json)
+    if not settings.run_jobs and not settings.poll:
+        raise ValueError("this worker would do nothing: it is to run no jobs and to poll nothing")
+    _require_procrastinate(settings, "a worker process")
     stopped = _stop_signals()
     async with running(settings) as manager:
         _log.info("working", extra={"worker": manager.jobs.parts.worker, "database": manager.database.safe_url})
         await stopped.wait()
     _log.info("ended")
+
+
+def _require_procrastinate(settings: Settings, what: str) -> None:
+    """Jobs go from one process to another by procrastinate only; without it they would wait for ever, unseen.
+
+    Raises:
+        ValueError: another engine is set, or follows from the database.
+    """
+    if engine_name(settings.engine, normalise(settings.database_url).get_backend_name()) != "procrastinate":
+        raise ValueError(f"{what} needs PostgreSQL and the procrastinate engine; one process alone does both")
 
 
 class _Server(uvicorn.Server):
@@ -226,14 +242,15 @@ async def _pruning(database: Database, settings: Settings) -> None:
         await asyncio.sleep(_PRUNE_SECONDS)
 
 
-async def _first_administrator(database: Database) -> None:
+async def _first_administrator(database: Database, url: str) -> None:
     """The one-time token of a new installation goes to the terminal, not to the log."""
     async with database.begin() as session:
         token = await tokens.bootstrap(session, datetime.now(UTC))
     if token is not None:
         sys.stderr.write(
             f"\n  First administrator's token, valid for a day and shown once:\n\n    {token}\n\n"
-            "  Make a lasting one: ISTHMUS_TOKEN=… relaymgr token create --role admin --name YOU\n\n"
+            f"  Make a lasting one: ISTHMUS_URL={url} ISTHMUS_TOKEN={token} \\\n"
+            "      relaymgr token create --role admin --name YOU\n\n"
         )
         sys.stderr.flush()
 

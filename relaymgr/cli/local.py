@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from sqlalchemy import select
 
 from relaymgr.cli.failure import EXIT_USAGE, Failure
+from relaymgr.jobs.assembly import engine_name
+from relaymgr.jobs.procrastinate_engine import apply_schema
 from relaymgr.settings import Settings
 from relaymgr.store import audit, tokens
 from relaymgr.store.database import Database
@@ -20,10 +22,12 @@ from relaymgr.store.urls import normalise, sqlite_file
 
 
 async def upgrade(settings: Settings) -> tuple[str, str]:
-    """Bring the schema up to date; the URL without its password, and the revision."""
+    """Bring the schema up to date, the job engine's too; the URL without its password, and the revision."""
     database = Database(settings.database_url)
     try:
         await database.upgrade()
+        if engine_name(settings.engine, database.dialect) == "procrastinate":
+            await apply_schema(database.url.render_as_string(hide_password=False))
         return database.safe_url, (await database.check()).head
     finally:
         await database.close()

@@ -91,15 +91,20 @@ def assemble_from_settings(
     )
 
 
+def engine_name(wanted: str, dialect: str) -> str:
+    """The engine `auto` stands for on a database; any other name is that."""
+    if wanted != "auto":
+        return wanted
+    return "procrastinate" if dialect == "postgresql" else "embedded"
+
+
 def make_engine(settings: Settings, database: Database, clock: Clock = utc_now) -> JobEngine:
     """The engine the settings ask for.
 
     Raises:
         ValueError: procrastinate without PostgreSQL, or an engine nobody knows.
     """
-    name = settings.engine
-    if name == "auto":
-        name = "procrastinate" if database.dialect == "postgresql" else "embedded"
+    name = engine_name(settings.engine, database.dialect)
     if name == "embedded":
         return EmbeddedEngine(workers=settings.workers, clock=clock)
     if name != "procrastinate":

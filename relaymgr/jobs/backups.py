@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from relaymgr.domain.differences import unified
 from relaymgr.drivers.protocol import Driver
@@ -47,6 +47,7 @@ class Backups:
         sealed = self._parts.sealer.seal(plain, backup_context(backup_id))
         now = self._parts.clock()
         async with self._parts.database.begin() as session:
+            await session.execute(update(Relay).where(Relay.id == relay_id).values(backup_checked_at=now))
             last = await session.scalar(
                 select(Backup.sha256).where(Backup.relay_id == relay_id).order_by(Backup.id.desc()).limit(1)
             )

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import select
 
@@ -58,7 +58,7 @@ class Periodic:
         self._backup_interval = backup_interval
         self._slots = asyncio.Semaphore(concurrency)
         self._look_every = look_every
-        self._backed_up: dict[str, datetime] = {}
+        self._tried: dict[str, datetime] = {}
         self._running: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._task: asyncio.Task[None] | None = None
 
@@ -79,16 +79,15 @@ class Periodic:
         """Start what is due. Returns how many were started."""
         parts, now = self._parts, self._parts.clock()
         if not await leases.acquire(parts.database, LEASE, parts.worker, _LEASE_SECONDS, now):
-            self._backed_up.clear()
             return 0
         started = 0
-        for relay_id, managed, checked_at in await self._idle():
+        for relay_id, managed, checked_at, backed_up_at in await self._idle():
             if managed and due(relay_id, self._drift_interval, now, checked_at):
                 started += self._spawn("drift", relay_id, self._drift.check)
-            if relay_id not in self._backed_up:  # a new process takes up the rhythm, it does not start with everything
-                self._backed_up[relay_id] = now - timedelta(seconds=1)
-            elif due(relay_id, self._backup_interval, now, self._backed_up[relay_id]):
-                self._backed_up[relay_id] = now
+            # A device that cannot be read is asked once an interval too, as far as this process remembers.
+            last = max((at for at in (backed_up_at, self._tried.get(relay_id)) if at is not None), default=None)
+            if due(relay_id, self._backup_interval, now, last):
+                self._tried[relay_id] = now
                 started += self._spawn("backup", relay_id, self._back_up)
         return started
 
@@ -97,12 +96,15 @@ class Periodic:
         while self._running:
             await asyncio.gather(*self._running.values(), return_exceptions=True)
 
-    async def _idle(self) -> list[tuple[str, bool, datetime | None]]:
-        statement = select(Relay.id, Relay.applied_text.is_not(None), Relay.drift_checked_at).where(
+    async def _idle(self) -> list[tuple[str, bool, datetime | None, datetime | None]]:
+        """Id, whether drift can be told, and when drift and backup were last looked at."""
+        statement = select(
+            Relay.id, Relay.applied_text.is_not(None), Relay.drift_checked_at, Relay.backup_checked_at
+        ).where(
             Relay.enabled, Relay.window_job_id.is_(None), Relay.host_key.is_not(None) | (Relay.platform == "isthmus")
         )
         async with self._parts.database.session() as session:
-            return [(row[0], bool(row[1]), row[2]) for row in await session.execute(statement)]
+            return [(row[0], bool(row[1]), row[2], row[3]) for row in await session.execute(statement)]
 
     async def _back_up(self, relay_id: str) -> None:
         await self._backups.take(relay_id, "periodic")

@@ -14,6 +14,7 @@ from typing import Final
 
 import psycopg
 from procrastinate import App, PsycopgConnector, exceptions
+from procrastinate.jobs import Status
 from procrastinate.schema import SchemaManager
 
 from relaymgr.jobs.engine import RunJob
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 SCHEMA: Final = "procrastinate"
 _TASK: Final = "relaymgr.run_job"
 _QUEUE: Final = "relaymgr"
+STALLED_SECONDS: Final = 300.0
 _LOCK: Final = 2268_0003
 """Advisory lock under which the schema is made."""
 
@@ -36,6 +38,7 @@ class ProcrastinateEngine:
         self._workers = workers
         self._run: RunJob | None = None
         self._worker: asyncio.Task[None] | None = None
+        self._tidying: asyncio.Task[None] | None = None
         self._app = App(
             connector=PsycopgConnector(
                 conninfo=self._url,
@@ -53,6 +56,7 @@ class ProcrastinateEngine:
         self._run = run
         if run is not None:
             self._worker = asyncio.create_task(self._working(), name="procrastinate worker")
+            self._tidying = asyncio.create_task(self._tidy_up(), name="procrastinate tidying")
 
     async def wake(self, job_id: str, *, at: datetime | None = None) -> None:
         """Have some worker look at the job; one wake of a job waits at a time."""
@@ -63,17 +67,33 @@ class ProcrastinateEngine:
     async def stop(self) -> None:
         """Take no more jobs; those running are cancelled, which hands them back."""
         self._run = None
-        if self._worker is not None:
-            self._worker.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._worker
-            self._worker = None
+        tasks = [task for task in (self._worker, self._tidying) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._worker = self._tidying = None
         await self._app.close_async()
 
     async def _work(self, job_id: str) -> None:
         if self._run is None:
             raise RuntimeError("this worker is stopping")
         await self._run(job_id)
+
+    async def prune(self, seconds: float = STALLED_SECONDS) -> int:
+        """Delete wakes in the hands of workers not heard of for so long; they only take space. Returns how many."""
+        stalled = list(await self._app.job_manager.get_stalled_jobs(seconds_since_heartbeat=seconds))
+        for wake in stalled:
+            await self._app.job_manager.finish_job(wake, Status.FAILED, delete_job=True)
+        return len(stalled)
+
+    async def _tidy_up(self) -> None:
+        while True:
+            await asyncio.sleep(STALLED_SECONDS)
+            try:
+                if deleted := await self.prune():
+                    log.info("deleted %d wakes that dead workers held", deleted)
+            except Exception:  # the database may be away for a while
+                log.exception("procrastinate tidying")
 
     async def _working(self) -> None:
         while True:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 
 from sqlalchemy import select
@@ -9,7 +10,7 @@ from sqlalchemy import select
 from relaymgr.domain.intent import RelayIntent
 from relaymgr.domain.observed import Observation
 from relaymgr.domain.platforms import CapabilityMissing
-from relaymgr.domain.verification import Baseline, Check, Tolerances, passed, verify
+from relaymgr.domain.verification import Baseline, Check, Tolerances, failures, passed, verify
 from relaymgr.drivers.errors import DriverError
 from relaymgr.jobs.held import Held
 from relaymgr.jobs.parts import Parts
@@ -31,15 +32,18 @@ class Verifier:
         removed, intent = await self._intents(plan, held)
         tolerances = Tolerances(removed_interfaces=removed)
         left = min(patience, self._parts.timing.verify_patience)
-        started = self._parts.clock()
+        started, told = self._parts.clock(), ""
         while True:
             after, unreadable = await self._observe(held)
             checks = verify(baseline, after, tolerances, unreadable)
             if held.job.parameters.get("probe"):
-                checks = (*checks, await self._probed(intent, drained=plan.drained))
+                checks = (*checks, *await self._probed(intent, drained=plan.drained))
             elapsed = (self._parts.clock() - started).total_seconds()
             if passed(checks) or elapsed + self._parts.timing.verify_again > left or await held.cancel_requested():
                 return checks
+            if (failed := failures({"checks": [check.dump() for check in checks]})) != told:
+                await held.note(f"not well yet: {failed}; looking again", level="warning")
+                told = failed
             await self._parts.sleep(self._parts.timing.verify_again)
 
     async def _observe(self, held: Held) -> tuple[Observation | None, str | None]:
@@ -54,11 +58,16 @@ class Verifier:
             log.exception("verifying job %s", held.job.id)
             return None, f"the driver failed: {type(error).__name__}"
 
-    async def _probed(self, intent: RelayIntent | None, *, drained: bool) -> Check:
-        family = (intent.inet or intent.inet6) if intent else None
-        if family is None:
-            return Check("probe", passed=None, detail="no intent says where the relay answers")
-        return await self._probe(None if drained else str(family.discovery_address), str(family.local_address))
+    async def _probed(self, intent: RelayIntent | None, *, drained: bool) -> tuple[Check, ...]:
+        """One check for each family of the intent."""
+        families = [family for family in (intent.inet, intent.inet6) if family is not None] if intent else []
+        if not families:
+            return (Check("probe", passed=None, detail="no intent says where the relay answers"),)
+        probes = [
+            self._probe(None if drained else str(family.discovery_address), str(family.local_address))
+            for family in families
+        ]
+        return tuple(await asyncio.gather(*probes))
 
     async def _intents(self, plan: Plan, held: Held) -> tuple[frozenset[str], RelayIntent | None]:
         """PIM interfaces that the change takes away, and the intent it applies."""

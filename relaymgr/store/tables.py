@@ -186,6 +186,9 @@ class Relay(Table):
     """unknown, none, drifted, unmanaged"""
     drift_checked_at: Mapped[datetime | None]
 
+    backup_checked_at: Mapped[datetime | None]
+    """When its configuration was last read for a backup, whether or not it had changed."""
+
     window_job_id: Mapped[str | None] = mapped_column(Id)
     """The job whose confirm window is open on the device; nothing else of ours may touch its configuration."""
     window_until: Mapped[datetime | None]

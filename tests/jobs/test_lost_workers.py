@@ -9,6 +9,8 @@ from jobs.job_world import Setting
 from sqlalchemy import select, update
 from sqlalchemy.exc import OperationalError
 
+from relaymgr.domain.verification import Check
+from relaymgr.jobs.assembly import assemble
 from relaymgr.jobs.errors import Conflict
 from relaymgr.jobs.heartbeat import kept
 from relaymgr.store.tables import JobEvent, Relay
@@ -170,3 +172,22 @@ async def test_a_rollback_takes_back_what_somebody_else_confirmed_too(database):
     await setting.finish(process, jobs, third.id)
     assert setting.device.sections == good | {"hostname": "other"}
     assert (await setting.relay(relay_id)).applied_intent_version == 1
+
+
+async def test_every_family_of_a_relay_is_probed(database):
+    setting = Setting(database)
+    relay_id = await setting.add_relay()
+    family = {"anycast_prefix": "2001:db8::/64", "local_address": "2001:db8:1::1"}
+    await setting.set_intent(relay_id, inet6=family)
+    process, jobs = setting.process()
+    asked = []
+
+    async def probe(discovery_address, local_address):
+        asked.append(local_address)
+        return Check("probe", passed=":" not in local_address, detail=local_address)
+
+    jobs = assemble(jobs.parts, process, probe=probe)
+    job = await jobs.service.submit("apply", relay_id=relay_id, parameters={"probe": True}, actor="operator")
+    await setting.finish(process, jobs, job.id)
+    assert set(asked) == {"198.51.100.7", "2001:db8:1::1"}
+    assert (await setting.job(job.id)).error_code == "verification_failed"

@@ -8,14 +8,17 @@ import sys
 import time
 from pathlib import Path
 
+import psycopg
 import pytest
 from databases import _postgresql_database, _postgresql_template, postgresql
 from jobs.fake_device import SEALER
 from jobs.job_world import INTENT, probe
 
+from relaymgr.cli import local
 from relaymgr.jobs.assembly import assemble
 from relaymgr.jobs.parts import ACTIVE, Parts, utc_now
 from relaymgr.jobs.procrastinate_engine import ProcrastinateEngine, apply_schema
+from relaymgr.settings import Settings
 from relaymgr.store.database import Database
 from relaymgr.store.tables import Job, Relay
 
@@ -51,6 +54,30 @@ async def until(condition, seconds=120):
 
 async def test_the_schema_is_made_once(url):
     assert sorted(await asyncio.gather(apply_schema(url), apply_schema(url))) == [False, True]
+
+
+async def test_upgrading_the_database_makes_the_engines_tables(url):
+    await local.upgrade(Settings(database_url=url))
+    assert await apply_schema(url) is False
+
+
+async def test_wakes_that_dead_workers_held_are_deleted(url):
+    engine = ProcrastinateEngine(url)
+    await engine.start(None)
+    try:
+        await engine.wake("1" * 32)
+        await engine.wake("2" * 32)
+        async with await psycopg.AsyncConnection.connect(url.replace("+psycopg", "")) as connection:
+            await connection.execute("SET search_path TO procrastinate")
+            await connection.execute(
+                "UPDATE procrastinate.procrastinate_jobs SET status = 'doing' WHERE queueing_lock = %s", ("1" * 32,)
+            )
+        assert await engine.prune() == 1
+        assert await engine.prune() == 0
+        left = await engine._app.job_manager.list_jobs_async()
+        assert [wake.queueing_lock for wake in left] == ["2" * 32]
+    finally:
+        await engine.stop()
 
 
 async def test_a_killed_workers_job_is_finished_by_another(url, tmp_path):

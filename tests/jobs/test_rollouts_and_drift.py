@@ -182,6 +182,21 @@ async def test_periodic_checks_find_drift_once_an_interval(database):
     assert await other.periodic.tick() == 0  # another process has the lease
 
 
+async def test_the_rhythm_of_backups_outlives_the_process(database):
+    setting = Setting(database)
+    relay_id, _, _ = await applied(setting)
+    setting.world.advance(3600)
+    _, jobs = setting.process()
+    assert await jobs.periodic.tick() == 2, "a drift check and a backup are due, whoever asks"
+    await jobs.periodic.idle()
+    await jobs.periodic.tick()  # the one of them that found the other at the device
+    await jobs.periodic.idle()
+    assert (await setting.relay(relay_id)).backup_checked_at == setting.world.now
+    await jobs.periodic.stop()
+    _, later = setting.process()
+    assert await later.periodic.tick() == 0
+
+
 def test_turns_are_spread_and_come_once():
     setting = Setting(None)
     turns = []

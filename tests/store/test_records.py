@@ -256,3 +256,30 @@ def test_freshness(values, seconds, state, reason):
     )
     told = freshness(relay, later(seconds))["tunnels"]
     assert (told.state, told.reason) == (state, reason)
+
+
+async def test_statistics_of_yesterday_are_thinned(database):
+    now = NOW
+    async with database.begin() as session:
+        relays = [
+            Relay(name=f"mx{number}", platform="junos", host="192.0.2.1", created_at=now, updated_at=now)
+            for number in range(2)
+        ]
+        session.add_all(relays)
+        await session.flush()
+        session.add_all(
+            StatisticsSample(relay_id=relay.id, at=now - timedelta(minutes=minute), counters={}, errors={})
+            for relay in relays
+            for minute in range(26 * 60)
+        )
+    pruned = await retention.prune(database, Settings(), now)
+    kept = [60 * 24 + 1 + 8] * 2  # every minute of a day, then a quarter of an hour each
+    async with database.session() as session:
+        counts = await session.execute(
+            select(func.count()).group_by(StatisticsSample.relay_id).select_from(StatisticsSample)
+        )
+        assert list(counts.scalars()) == kept
+        young = select(func.count()).where(StatisticsSample.at >= now - timedelta(hours=24))
+        assert await session.scalar(young) == 2 * (60 * 24 + 1)
+    assert pruned["statistics"] == 2 * 26 * 60 - sum(kept)
+    assert (await retention.prune(database, Settings(), now))["statistics"] == 0
