@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import dataclass
+from inspect import cleandoc
 from typing import Any, Final
 
 import click
@@ -27,7 +28,7 @@ _QUESTIONS: Final = {
     "restore": "Undo the drift of {}?",
 }
 _TRIES: Final = 3
-_EXITS: Final = """\b
+_EXITS: Final = """\
 Exit status: 0 done, or nothing to do; 1 refused; 3 no manager answers; 4 the change failed or was rolled back, the
 device is as it was; 5 uncertain, somebody has to look at the device."""
 
@@ -234,4 +235,4 @@ def print_plan(plan: Document, relay: str) -> None:
 
 
 for _command in (apply, drain, undrain, rollback, restore):
-    _command.help = f"{_command.help}\n\n{_EXITS}"
+    _command.help = f"{cleandoc(_command.help or '')}\n\n{_EXITS}"
