@@ -81,6 +81,7 @@ def previous_of(relay: Relay) -> dict[str, Any]:
     """What a rollback of the change to come has to record again."""
     return {
         "applied_scope": list(relay.applied_scope),
+        "applied_text": relay.applied_text,
         "drained": relay.drained,
         "intent_version": relay.applied_intent_version,
     }

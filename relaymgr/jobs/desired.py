@@ -23,6 +23,8 @@ class Desired:
     """Over everything owned before and after."""
     new_scope: tuple[str, ...]
     """Owned afterwards."""
+    new_text: str | None
+    """What is expected of it afterwards; None: nothing is owned."""
     drained: bool
     intent_version: int | None
 
@@ -41,7 +43,7 @@ async def desired_of(session: AsyncSession, relay: Relay, kind: str, driver: Dri
     body, version = await _intent(session, relay, kind)
     drained = {"drain": True, "undrain": False}.get(kind, relay.drained)
     rendered = driver.render(RelayIntent.model_validate(body), drained=drained)
-    return Desired(rendered.widened(tuple(relay.applied_scope)), rendered.scope, drained, version)
+    return Desired(rendered.widened(tuple(relay.applied_scope)), rendered.scope, rendered.text, drained, version)
 
 
 async def _intent(session: AsyncSession, relay: Relay, kind: str) -> tuple[Json, int]:
@@ -63,7 +65,7 @@ def _restore(relay: Relay) -> Desired:
         raise Conflict("not_applied", f"nothing was applied to {relay.name} yet")
     scope = tuple(relay.applied_scope)
     configuration = OwnedConfiguration(scope, relay.applied_text)
-    return Desired(configuration, scope, relay.drained, relay.applied_intent_version)
+    return Desired(configuration, scope, relay.applied_text, relay.drained, relay.applied_intent_version)
 
 
 async def _rollback(session: AsyncSession, relay: Relay) -> Desired:
@@ -84,6 +86,7 @@ async def _rollback(session: AsyncSession, relay: Relay) -> Desired:
     return Desired(
         before.widened(tuple(relay.applied_scope)),
         tuple(previous["applied_scope"]),
+        previous["applied_text"],  # not the device's text of then, which holds what was not ours yet
         bool(previous["drained"]),
         previous["intent_version"],
     )

@@ -102,11 +102,17 @@ async def _settle_relay(
         relay.drift_state, relay.updated_at, relay.version = "unknown", now, relay.version + 1
     if not ending.applied or plan is None:
         return
-    relay.applied_scope, relay.applied_text = list(plan.new_scope), plan.desired_text
+    relay.applied_scope, relay.applied_text = list(plan.new_scope), plan.new_text
     relay.applied_intent_version, relay.drained = plan.intent_version, plan.drained
-    relay.drift_state, relay.drift_checked_at = "none", now
     relay.updated_at, relay.version = now, relay.version + 1
     drift = await session.get(DriftRow, relay.id)
+    if plan.kind == "rollback":
+        # What was there before may have drifted from what was expected before; the next check tells.
+        relay.drift_state, relay.drift_checked_at = "unknown", None
+        if drift is not None:
+            await session.delete(drift)
+        return
+    relay.drift_state, relay.drift_checked_at = "none", now
     if drift is not None:
         drift.state, drift.diff, drift.actual_text, drift.reason = "none", "", plan.desired_text, None
         drift.actual_scope, drift.since, drift.checked_at = list(plan.new_scope), None, now

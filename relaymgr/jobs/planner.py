@@ -81,6 +81,7 @@ class Planner:
             before_text=found.before.text,
             device_fingerprint=found.device_fingerprint,
             new_scope=list(desired.new_scope),
+            new_text=desired.new_text,
             actor=actor,
             created_at=now,
             expires_at=now + timedelta(seconds=self._parts.timing.plan_lifetime),

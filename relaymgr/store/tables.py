@@ -227,6 +227,8 @@ class Plan(Table):
     device_fingerprint: Mapped[str]
     new_scope: Mapped[list[str]]
     """Scope owned once it is applied (the desired one without what is only to go)."""
+    new_text: Mapped[str | None]
+    """Text of that scope: what drift is measured against from then on. None: nothing is owned any more."""
     actor: Mapped[str]
     created_at: Mapped[datetime]
     expires_at: Mapped[datetime]

@@ -270,6 +270,37 @@ async def test_rollback_brings_back_what_was_there_and_what_was_recorded(databas
     assert (await setting.relay(relay_id)).applied_intent_version == 2
 
 
+async def test_rolled_back_to_before_the_manager_nothing_is_owned_and_nothing_drifts(database):
+    setting = Setting(database)
+    relay_id = await setting.add_relay()
+    setting.device.sections["amt"] = "configured by hand"
+    process, jobs = setting.process()
+    for kind in ("apply", "rollback"):
+        job = await jobs.service.submit(kind, relay_id=relay_id, actor="operator")
+        await setting.finish(process, jobs, job.id)
+        assert (await setting.job(job.id)).state == "succeeded"
+    assert setting.device.sections["amt"] == "configured by hand"
+    relay = await setting.relay(relay_id)
+    assert (relay.applied_scope, relay.applied_text) == ([], None)
+    assert (await jobs.drift.check(relay_id)).state == "unmanaged"
+
+
+async def test_after_a_rollback_drift_is_measured_against_what_was_expected_before(database):
+    expected = {}
+    setting = Setting(database)
+    relay_id = await setting.add_relay()
+    process, jobs = setting.process()
+    for limit in (100, 200):
+        await setting.set_intent(relay_id, tunnel_limit=limit)
+        job = await jobs.service.submit("apply", relay_id=relay_id, actor="operator")
+        await setting.finish(process, jobs, job.id)
+        expected[limit] = (await setting.relay(relay_id)).applied_text
+    job = await jobs.service.submit("rollback", relay_id=relay_id, actor="operator")
+    await setting.finish(process, jobs, job.id)
+    assert (await setting.relay(relay_id)).applied_text == expected[100] != expected[200]
+    assert (await jobs.drift.check(relay_id)).state == "none"
+
+
 async def test_what_cannot_be_confirmed_is_not_sent(database):
     setting = Setting(database)
     relay_id = await setting.add_relay()

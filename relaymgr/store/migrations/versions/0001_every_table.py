@@ -218,6 +218,7 @@ def _what_is_managed() -> None:
         sa.Column("before_text", sa.Text(), nullable=False),
         sa.Column("device_fingerprint", sa.Text(), nullable=False),
         sa.Column("new_scope", sa.JSON(), nullable=False),
+        sa.Column("new_text", sa.Text(), nullable=True),
         sa.Column("actor", sa.Text(), nullable=False),
         sa.Column("created_at", When, nullable=False),
         sa.Column("expires_at", When, nullable=False),
