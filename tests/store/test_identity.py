@@ -206,3 +206,8 @@ async def test_what_a_scoped_token_sees(database):
         2,
     )
     assert await sees(Principal("x", Role.ADMIN, frozenset({"none"}))) == ([], set(), 0)
+
+
+def test_a_login_of_nobody_takes_as_long_as_any():
+    assert not PasswordHasher().check_needs_rehash(users._NOBODY), "as `users._hasher` is where no test replaced it"
+    assert not users._verify(users._NOBODY, "any other password")

@@ -27,7 +27,9 @@ class Output(BaseModel):
     """A body the service answers with."""
 
     model_config = ConfigDict(
-        use_attribute_docstrings=True, from_attributes=True, json_schema_mode_override="serialization"
+        use_attribute_docstrings=True,
+        from_attributes=True,
+        json_schema_mode_override="serialization",
     )
 
 
@@ -37,10 +39,17 @@ Item = TypeVar("Item")
 class Page(Output, Generic[Item]):
     """A part of a listing."""
 
-    items: list[Item]
-    """The rows, in the order asked for."""
-    next_cursor: str | None = Field(examples=["eyJrIjpbMTAwMF19"])
-    """Give it as `cursor` to read on; null on the last page. The `Link` header holds the whole address."""
+    # Described here and not below the fields: pydantic would read this module's source again for every page there is,
+    # a second at each start.
+    model_config = ConfigDict(use_attribute_docstrings=False)
+
+    items: list[Item] = Field(description="The rows, in the order asked for.")
+    next_cursor: str | None = Field(
+        description=(
+            "Give it as `cursor` to read on; null on the last page. The `Link` header holds the whole address."
+        ),
+        examples=["eyJrIjpbMTAwMF19"],
+    )
 
 
 def times_with_a_zone(value: datetime) -> datetime:
