@@ -117,6 +117,13 @@ def _postgresql_database(template: str) -> Iterator[str]:
         cluster.run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
+@contextlib.contextmanager
+def fresh_postgresql() -> Iterator[str]:
+    """URL of a new PostgreSQL database with every table, for fixtures of other scopes. Skips where there is none."""
+    with _postgresql_database(_postgresql_template(postgresql())) as url:
+        yield url
+
+
 @functools.cache
 def _sqlite_template() -> Path:
     folder = tempfile.mkdtemp(prefix="isthmus-sqlite-")

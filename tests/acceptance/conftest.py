@@ -18,7 +18,7 @@ COUNTS = {"mx80": 18, "iosxe": 8, "ios": 2}
 def noc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Noc]:
     """The desk all stories share."""
     directory = tmp_path_factory.mktemp("noc")
-    manager = Manager(directory, options=("--job-lease-seconds", "5"))
+    manager = Manager(directory)
     with ExitStack() as stack:
         stack.callback(manager.stop)
         with ThreadPoolExecutor() as pool:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from acceptance.stage import INTENTS, Noc, eventually, routers
-from databases import _postgresql_database, _postgresql_template, postgresql
+from databases import fresh_postgresql
 
 from lab.manager import Manager
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def on_postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Noc]:
     directory = tmp_path_factory.mktemp("postgresql")
-    with _postgresql_database(_postgresql_template(postgresql())) as url, routers("mx80", directory, 1) as spare:
+    with fresh_postgresql() as url, routers("mx80", directory, 1) as spare:
         key = directory / "sealing.key"
         key.write_bytes(base64.b64encode(secrets.token_bytes(32)))
         key.chmod(0o600)
@@ -36,9 +36,9 @@ def desk(request: pytest.FixtureRequest) -> Noc:
     return found
 
 
-def refusal(desk: Noc, relay: str, plan: str) -> str:
-    """Why an apply of a plan came to nothing: told at once, or by the job that looked at the device."""
-    status, answer = desk.problem("POST", f"/relays/{relay}/apply", json={"plan": plan})
+def refusal(desk: Noc, relay: str, plan: str, kind: str = "apply") -> str:
+    """Why a plan came to nothing: told at once, or by the job that looked at the device."""
+    status, answer = desk.problem("POST", f"/relays/{relay}/{kind}", json={"plan": plan})
     if status == 202:
         ended = desk.manager.wait_for_job(answer["id"])
         assert ended["state"] == "failed", ended
@@ -64,15 +64,15 @@ def test_neither_takes_the_others_work_away(desk: Noc):
     assert refusal(desk, relay, stale["id"]) in {"plan_expired", "device_changed"}
     assert "tunnel-limit" not in router.configuration()
 
-    good, other = desk.plan(relay), desk.plan(relay)
+    good, other = desk.plan(relay), desk.plan(relay, "drain")
     router.order(fault="slow:1")
     job = desk.manager.call("POST", f"/relays/{relay}/apply", json={"plan": good["id"], "confirm_minutes": 10})
     eventually(lambda: desk.relay(relay)["window_job_id"] == job["id"])
-    status, problem = desk.problem("POST", f"/relays/{relay}/apply", json={"plan": other["id"]})
+    status, problem = desk.problem("POST", f"/relays/{relay}/apply", json={"plan": good["id"]})
     assert (status, problem["code"], problem.get("job_id")) == (409, "confirm_window_open", job["id"]), problem
     assert desk.problem("POST", f"/relays/{relay}/plan", json={"kind": "drain"})[0] == 409
     router.order(fault=None)
     ended = desk.manager.wait_for_job(job["id"])
     assert ended["state"] == "succeeded", desk.log_of(job["id"])
     assert "tunnel-limit 10;" in router.configuration()
-    assert refusal(desk, relay, other["id"]) in {"plan_expired", "device_changed"}
+    assert refusal(desk, relay, other["id"], "drain") in {"plan_expired", "device_changed"}

@@ -16,7 +16,7 @@ QUICK = {"connect_timeout_seconds": 3, "rpc_timeout_seconds": 3}
 
 @pytest.fixture(scope="module")
 def sick(noc: Noc) -> dict[str, Any]:
-    """One healthy relay, and one of each way to be ill, every one seen well before but the dead one."""
+    """One healthy relay, and one of each way to be ill; two of them were seen well before."""
     found: dict[str, Any] = {}
     for name in ("healthy", "hang-mid-rpc", "garbage"):
         router = noc.router("mx80")
@@ -24,11 +24,12 @@ def sick(noc: Noc) -> dict[str, Any]:
         found[name] = router, noc.enrol(router, f"sick-{name}", **QUICK)
     assert noc.apply(found["healthy"][1])["state"] == "succeeded"
     ios = noc.router("ios")
+    ios.order(fault="vty-full")  # before the manager has its line
     found["vty-full"] = ios, noc.enrol(ios, "sick-vty-full", intent=False, **QUICK)
     dead = {"name": "sick-dead", "platform": "junos", "host": "127.0.0.1", "port": free_port()}
     pinned = {"host_key": ios.host_key, "credential_id": noc.credential(), "poll_interval_seconds": 5}
     found["dead"] = None, noc.manager.call("POST", "/relays", json=dead | pinned | QUICK)["id"]
-    for name in ("hang-mid-rpc", "garbage", "vty-full"):
+    for name in ("hang-mid-rpc", "garbage"):
         router, relay = found[name]
         eventually(lambda: noc.relay(relay)["reachability"] == "reachable", 60.0)  # noqa: B023
         router.order(fault=name)
@@ -45,6 +46,7 @@ def test_the_illness_and_its_reason_are_seen_and_unknown_is_null(noc: Noc, sick:
         )
         assert seen["reachability_reason"], name
         assert seen["stale"], name
+    assert "XML" in noc.relay(sick["garbage"][1])["reachability_reason"]
     dead = noc.relay(sick["dead"][1])
     assert dead["active_tunnels"] is None
     assert dead["active_channels"] is None
