@@ -11,6 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+import httpx
+
 from lab.bench import manager_changes, manager_polling, manager_transport
 from lab.bench.manager_api import Reader
 from lab.bench.manager_fleet import Device, enrol, simulators, sizes
@@ -90,8 +92,8 @@ def _measure_fleet(size: Size, results: ManagerResults, say: Say) -> None:
         try:
             if _measure_one_fleet(size, results, say):
                 return
-        except LabError as error:
-            results.left_out.append(f"polling {size.relays:,} relays: {str(error).splitlines()[0]}")
+        except (LabError, httpx.TransportError) as error:  # it was too busy to answer in time
+            results.left_out.append(f"the manager with {size.relays:,} relays: {str(error).splitlines()[0]}")
         say(f"{size.relays} relays are too many for this machine")
         size = replace(size, relays=size.relays // 2)
 

@@ -98,7 +98,7 @@ def test_nothing_measured_is_nothing_told():
 
 
 def test_the_page_holds_the_section_and_its_aims():
-    text = report.page(report.Results(manager=results(), left_out=["polling 2,000 relays: not in time"]))
+    text = report.page(report.Results(manager=results(), left_out=["the manager with 2,000 relays: not in time"]))
     for words in ("## Relay manager", "### Polling", "### Transport", "### Changes", "### API", "not in time"):
         assert words in text
     assert "| 100 relays of 100 tunnels at 30 s, all answer: 99 % of polls on time | 99.5 % | yes |" in text
