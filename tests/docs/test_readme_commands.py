@@ -65,6 +65,7 @@ def test_every_block_of_the_walk_is_found():
 def test_the_walk_works_as_it_is_printed(tmp_path):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("ISTHMUS_")}
     environment |= {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
+    environment["ISTHMUS_JOB_LEASE_SECONDS"] = "10"  # the reader waits up to thirty seconds after the kill
     output = tmp_path / "output"
     with output.open("wb") as file:
         shell = subprocess.Popen(
