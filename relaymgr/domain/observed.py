@@ -92,9 +92,10 @@ class Statistics:
     """Counters of the relay as a whole, since the device's start or last clear, and gauges of its limits.
 
     `counters` and `errors` are keyed by neutral names; a vendor's counter without one is kept under its own name in
-    lower case with underscores. Neutral names: discoveries_received advertisements_sent requests_received queries_sent
-    updates_received draining (1 while somebody on the relay's host turns new gateways away); errors: incomplete_packets invalid_mac unexpected_type invalid_address incomplete_messages
-    no_gateway invalid_checksum gateways_timed_out.
+    lower case with underscores. Neutral names: discoveries_received advertisements_sent requests_received
+    queries_sent updates_received draining (1 while somebody on the relay's host turns new gateways away); errors:
+    incomplete_packets invalid_mac unexpected_type invalid_address incomplete_messages no_gateway invalid_checksum
+    gateways_timed_out.
     """
 
     active_tunnels: int | None = None

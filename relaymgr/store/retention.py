@@ -42,9 +42,7 @@ async def prune(database: Database, settings: Settings, now: datetime) -> dict[s
         (Token, Token.id, or_(Token.expires_at < token_end, Token.revoked_at < token_end)),
         (Lease, Lease.name, Lease.until < now - timedelta(hours=1)),
     )
-    deleted = {
-        table.__tablename__: await _delete(database, table, key, condition) for table, key, condition in doomed
-    }
+    deleted = {table.__tablename__: await _delete(database, table, key, condition) for table, key, condition in doomed}
     deleted[StatisticsSample.__tablename__] += await thin(database, now - _FULL)
     return deleted
 
