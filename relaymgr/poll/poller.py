@@ -156,20 +156,21 @@ class Poller:
 
     async def _observe(self, due: Due) -> None:
         started, began = self._clock(), self._wall()
+        ours = False
         try:
             async with self._devices.monitoring(due.relay_id) as driver:
+                ours = True
                 await self._identify(due.relay_id, driver)
                 observation = await driver.observe()
-        except DeviceBusy as error:
-            self.counters.skipped += 1  # a job has it; the next beat will do
-            await self._sink.failed(due.relay_id, error.detail, began, self._wall(), unreachable=False)
-        except CircuitOpen as error:
-            self.counters.skipped += 1
-            await self._sink.failed(due.relay_id, error.detail, began, self._wall(), unreachable=True)
         except DriverError as error:
-            self._count_failure(error)
-            reason = f"{error.code}: {error.detail}"
-            await self._sink.failed(due.relay_id, reason, began, self._wall(), unreachable=True)
+            in_use = isinstance(error, DeviceBusy) and not ours  # by a job; the next beat will do
+            if in_use or isinstance(error, CircuitOpen):
+                self.counters.skipped += 1
+                reason = error.detail
+            else:
+                self._count_failure(error)
+                reason = f"{error.code}: {error.detail}"
+            await self._sink.failed(due.relay_id, reason, began, self._wall(), unreachable=not in_use)
         else:
             ended = self._clock()
             self.counters.succeeded += 1

@@ -35,6 +35,8 @@ class Device:
             await asyncio.Event().wait()
         if self.behaviour == "dead":
             raise Unreachable("mx", "no route to host")
+        if self.behaviour == "full":
+            raise DeviceBusy("mx", "no free line")
         if self.behaviour == "bug":
             raise ZeroDivisionError
         return Observation(tunnels=())
@@ -124,6 +126,13 @@ async def test_a_device_in_use_by_a_job_is_stale_but_not_lost():
     assert "in use" in sink.failures["a"][0]
     assert sink.lost == set()
     assert poller.counters.failed == 0
+
+
+async def test_a_device_without_a_free_line_is_lost_with_that_reason():
+    async with polling(Devices(a="full")) as (poller, sink):
+        await until(lambda: poller.counters.failed >= 1)
+    assert sink.failures["a"][0] == "device_busy: no free line"
+    assert sink.lost == {"a"}
 
 
 async def test_an_open_circuit_is_told_as_the_reason_of_staleness():
