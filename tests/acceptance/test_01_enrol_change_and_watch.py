@@ -141,7 +141,7 @@ def test_tunnels_channels_neighbours_and_statistics_are_read(enrolled: Enrolled)
     assert rows("channel")
     assert rows("neighbor")
     sample = rows("statistics")[0]
-    assert sample["active_tunnels"] in {5, None}
+    assert sample["active_tunnels"] in {0, 5, None}  # a sample a minute; this one may be of before the change
     shown = enrolled.relay("show")
     assert shown["reachability"] == "reachable"
     assert shown["active_tunnels"] == 5
