@@ -13,12 +13,10 @@ from typing import TextIO
 import click
 
 from agent.protocol.channels import Channel
-from lab import demo
 from lab.faulty_relay import FaultyRelay
 from lab.kernel_amt import guest
 from lab.measure import Measurement, receive
 from lab.namespaces import Lab, LabError, delete_namespaces
-from lab.sim.command import sim_group
 from lab.topology import DEFAULT_PREFIX, PAYLOAD_PORT, Topology
 from lab.traffic import Stream, send
 
@@ -129,10 +127,32 @@ def faulty_relay_command(address: str, relay: str, stranger: str, control: Path)
 @main.command("demo")
 def demo_command() -> None:
     """Carry a video from source to receiver and show it live."""
+    from lab import demo  # noqa: PLC0415 - see `_Simulators`
+
     sys.exit(demo.main())
 
 
-main.add_command(sim_group)
+class _Simulators(click.Group):
+    """Imports the simulators when they are asked for: a sender in a small guest has no time for SSH libraries."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names of the simulators."""
+        return self._group().list_commands(ctx)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """One of them."""
+        return self._group().get_command(ctx, cmd_name)
+
+    @staticmethod
+    def _group() -> click.Group:
+        from lab.sim.command import sim_group  # noqa: PLC0415
+
+        return sim_group
+
+
+@main.group("sim", cls=_Simulators)
+def sim_command() -> None:
+    """Simulated routers on real SSH, for evaluation and tests; never put one on a public address."""
 
 
 @main.group("kernel-amt")
