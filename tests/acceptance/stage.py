@@ -17,8 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.manager import PROGRAM, USERNAME, Manager
+from click.testing import CliRunner
+
+from lab.manager import USERNAME, Manager
 from lab.namespaces import stop, wait_until
+from relaymgr.cli import main as relaymgr
 
 PASSWORD = secrets.token_urlsafe(16)
 MINUTE_SECONDS = 6.0
@@ -191,13 +194,11 @@ class Noc:
 
     def cli(self, *arguments: str, status: int | tuple[int, ...] = 0, given: str | None = None) -> Any:
         """Run `relaymgr … --json`; what it printed."""
+        # In this process: a program of its own takes a second to load, and the stories say a hundred commands.
         environment = self.manager.environment | {"HOME": os.devnull}
-        done = subprocess.run(
-            [PROGRAM, *arguments, "--json"], env=environment, input=given, capture_output=True, text=True, check=False,
-            timeout=120,
-        )  # fmt: skip
+        done = CliRunner().invoke(relaymgr, [*arguments, "--json"], env=environment, input=given)
         expected = (status,) if isinstance(status, int) else status
-        assert done.returncode in expected, f"{arguments}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        assert done.exit_code in expected, f"{arguments}: {done.exit_code}\n{done.stdout}\n{done.stderr}"
         return json.loads(done.stdout) if done.stdout else None
 
 
