@@ -25,7 +25,7 @@ for group in "$@"; do
             need depmod kmod; need_file '/usr/lib/*-linux-gnu*/libc.a' libc6-dev ;;
         manager) # databases, servers and validators the relay manager is tested with
             need_file '/usr/lib/postgresql/*/bin/postgres' postgresql; need yanglint libyang2-tools
-            need netconfd netconfd; need sshd openssh-server ;;
+            need netconfd netconfd; need sshd openssh-server; need curl curl ;;
         lint) need npm npm ;;
         *) echo "packages.sh: no group named $group" >&2; exit 2 ;;
     esac

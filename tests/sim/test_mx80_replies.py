@@ -114,7 +114,7 @@ async def test_tunnels_by_gateway_and_interface(session: Any) -> None:
 async def test_summary_follows_the_committed_configuration(sim: RunningSim, session: Any) -> None:
     sim.device.edit(
         "set protocols amt relay family inet anycast-prefix 198.18.9.0/24\nset protocols amt relay tunnel-limit 77\n"
-        "set interfaces lo0 unit 1 family inet address 198.18.9.9/32"
+        "set interfaces lo0 unit 0 family inet address 198.18.9.9/32"
     )
     reply = (await session.rpc("<get-amt-summary/>")).find("amt-summary")
     assert {child.tag: child.text for child in reply} == {
