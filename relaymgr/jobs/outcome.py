@@ -12,6 +12,7 @@ from relaymgr.jobs.attempt import Attempt
 from relaymgr.jobs.held import Held
 from relaymgr.jobs.parts import Parts
 from relaymgr.store import audit, events
+from relaymgr.store.relay_records import close_window
 from relaymgr.store.tables import DriftRow, Plan, Relay
 
 VERIFICATION_FAILED = "verification_failed"
@@ -96,8 +97,7 @@ async def _settle_relay(
     session: AsyncSession, parts: Parts, relay: Relay, held: Held, ending: Ending, plan: Plan | None
 ) -> None:
     now = parts.clock()
-    if relay.window_job_id == held.job.id:
-        relay.window_job_id = relay.window_until = None
+    await close_window(session, relay.id, held.job.id)
     if ending.state == "uncertain":
         relay.drift_state, relay.updated_at, relay.version = "unknown", now, relay.version + 1
     if not ending.applied or plan is None:

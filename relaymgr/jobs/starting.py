@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, cast
 
-from sqlalchemy import CursorResult, or_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from relaymgr.domain.change import Begun, Phase, Window, same
@@ -32,6 +30,7 @@ from relaymgr.jobs.held import Held
 from relaymgr.jobs.outcome import CANCELLED, Ending, finish
 from relaymgr.jobs.parts import Parts
 from relaymgr.jobs.planner import Planner, window_open
+from relaymgr.store.relay_records import open_window
 from relaymgr.store.tables import Job, Plan, Relay
 
 DEFAULT_CONFIRM_MINUTES = 5
@@ -163,17 +162,7 @@ class Starter:
         row = await session.get(Job, job_id)
         if row is not None and row.cancel_requested:
             raise _Ended(Ending("cancelled", Phase.CANCELLED, CANCELLED, "cancelled before anything was sent"))
-        statement = (
-            update(Relay)
-            .where(
-                Relay.id == held.relay_id,
-                Relay.version == relay.version,  # not edited since: the session reaches the device it is meant for
-                or_(Relay.window_job_id.is_(None), Relay.window_job_id == job_id),
-            )
-            .values(window_job_id=job_id, window_until=window.latest_end)
-            .execution_options(synchronize_session=False)
-        )
-        if cast("CursorResult[Any]", await session.execute(statement)).rowcount != 1:
+        if not await open_window(session, held.relay_id, job_id, window.latest_end, version=relay.version):
             raise RelayBusy("the relay was edited meanwhile, or a confirm window of another job is open there")
 
     async def _answered(self, held: Held, attempt: Attempt, error: DriverError | CapabilityMissing | None) -> Attempt:

@@ -85,14 +85,21 @@ async def update_if_version(
     return (await session.execute(statement)).first() is not None
 
 
-async def open_window(session: AsyncSession, relay_id: str, job_id: str, until: datetime) -> bool:
-    """Keep everything else of ours off the device until `close_window`; False when another job does already."""
+async def open_window(
+    session: AsyncSession, relay_id: str, job_id: str, until: datetime, *, version: int | None = None
+) -> bool:
+    """Keep everything else of ours off the device until `close_window`; False when another job does already.
+
+    With `version` also False when the relay was edited since: a session would reach another device than was meant.
+    """
     statement = (
         update(Relay)
         .where(Relay.id == relay_id, or_(Relay.window_job_id.is_(None), Relay.window_job_id == job_id))
         .values(window_job_id=job_id, window_until=until)
         .returning(Relay.id)
     )
+    if version is not None:
+        statement = statement.where(Relay.version == version)
     return (await session.execute(statement)).first() is not None
 
 
