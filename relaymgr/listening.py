@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
+from relaymgr.domain.loopback import is_loopback
 from relaymgr.settings import Settings
 
 
@@ -42,18 +42,9 @@ def listening(settings: Settings) -> Listening:
     if (settings.tls_certificate is None) != (settings.tls_key is None):
         raise ListenRefused("TLS needs both a certificate and a key")
     certificate, key = settings.tls_certificate, settings.tls_key
-    if certificate is None and not _is_loopback(host) and not settings.allow_clear_text:
+    if certificate is None and not is_loopback(host) and not settings.allow_clear_text:
         raise ListenRefused(
             f"{host} is not loopback, tokens would cross the network in clear: give --tls-certificate and --tls-key, "
             "or --allow-clear-text behind a proxy that ends TLS"
         )
     return Listening(host, int(port), str(certificate) if certificate else None, str(key) if key else None)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from relaymgr.api.problems import Refused, not_found
+from relaymgr.api.problems import Refused
 from relaymgr.api.services import Services
 from relaymgr.store import tokens
 from relaymgr.store.principals import Principal, Role
@@ -85,9 +85,3 @@ def require_ad(caller: Principal, ad_id: str | None) -> None:
     """Refuse to give something to an AD (None: to everybody) beyond the caller's."""
     if not caller.sees_ad(ad_id):
         raise Refused("outside_scope", "ad_id must be one of the ADs the token is scoped to")
-
-
-def require_visible(caller: Principal, ad_id: str | None, kind: str, identifier: str) -> None:
-    """Answer as if there were nothing when the caller's ADs do not hold it."""
-    if not caller.sees_ad(ad_id):
-        raise not_found(kind, identifier)

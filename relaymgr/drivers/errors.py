@@ -22,7 +22,6 @@ class DriverError(Exception):
     """Anything wrong with one device. `code` is stable and documented."""
 
     code = "device_error"
-    retryable = False
 
     def __init__(self, device: str, detail: str) -> None:
         super().__init__(f"{device}: {detail}")
@@ -34,7 +33,6 @@ class Unreachable(DriverError):
     """No session could be had."""
 
     code = "device_unreachable"
-    retryable = True
 
 
 class DeadlineExceeded(Unreachable):
@@ -64,7 +62,6 @@ class SessionLost(DriverError):
     """The session broke while something was under way; it may have happened."""
 
     code = "device_session_lost"
-    retryable = True
 
 
 class Garbage(DriverError):
@@ -77,7 +74,6 @@ class DeviceBusy(DriverError):
     """Locked by somebody else, or out of lines."""
 
     code = "device_busy"
-    retryable = True
 
     def __init__(self, device: str, detail: str, holder: str | None = None) -> None:
         super().__init__(device, detail)
@@ -116,4 +112,3 @@ class CircuitOpen(DriverError):
     """Not tried: the device failed too often just now."""
 
     code = "device_circuit_open"
-    retryable = True

@@ -10,13 +10,13 @@ import json
 import ssl
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import httpx
 
+from relaymgr.domain.loopback import is_loopback
 from relaymgr.drivers.errors import (
     ConfigurationChanged,
     ConfigurationRefused,
@@ -64,17 +64,9 @@ def endpoint(target: DeviceTarget) -> Endpoint:
     url = urlsplit(host)
     if url.username or url.password or url.query or url.fragment:
         raise Unreachable(target.name, "its URL may only hold scheme, host, port and path")
-    if url.scheme == "https" or (url.scheme == "http" and _is_loopback(url.hostname)):
+    if url.scheme == "https" or (url.scheme == "http" and is_loopback(url.hostname)):
         return Endpoint(host.rstrip("/"))
     raise Unreachable(target.name, "its URL must be https://, unix:// or http:// on a loopback address")
-
-
-def _is_loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ip_address(host or "").is_loopback
-    return False
 
 
 class AgentClient:
