@@ -12,6 +12,7 @@ from agent.service.config.lines import KeyPath
 from agent.service.config.sections import (
     ApiSection,
     Configuration,
+    GatewayMode,
     GatewaySection,
     IgmpSection,
     MldSection,
@@ -41,10 +42,10 @@ def check_section(name: str, section: Any) -> Iterator[Finding]:  # noqa: ANN401
 def check_role(configuration: Configuration) -> Iterator[Finding]:
     """What the chosen role cannot do without."""
     if configuration.role is Role.GATEWAY:
-        if not configuration.gateway.downstream:
-            yield ("gateway", "downstream"), "role gateway needs at least one downstream interface"
-        if not configuration.gateway.relay:
-            yield ("gateway", "relay"), "role gateway needs at least one [[gateway.relay]]"
+        if not configuration.gateway.downstream and configuration.gateway.mode is GatewayMode.ROUTER:
+            yield ("gateway", "downstream"), "mode router needs at least one downstream interface"
+        if not configuration.gateway.relay and not configuration.discovery.methods:
+            yield ("gateway", "relay"), "role gateway needs at least one [[gateway.relay]], or discovery.methods"
         return
     if not configuration.relay.interfaces:
         yield ("relay", "interfaces"), "role relay needs at least one interface with native multicast"
@@ -123,7 +124,8 @@ def _gateway(section: GatewaySection) -> Iterator[Finding]:
 def _interfaces(section: GatewaySection) -> Iterator[Finding]:
     yield from _duplicates(("gateway", "uplink"), section.uplink)
     yield from _duplicates(("gateway", "downstream"), section.downstream)
-    for key in ("uplink", "downstream"):
+    yield from _duplicates(("gateway", "native"), section.native)
+    for key in ("uplink", "downstream", "native"):
         names: tuple[str, ...] = getattr(section, key)
         for index, name in enumerate(names):
             if name == section.tunnel_interface:
@@ -132,6 +134,8 @@ def _interfaces(section: GatewaySection) -> Iterator[Finding]:
                 yield ("gateway", key, index), "the loopback interface carries no multicast"
             elif key == "downstream" and name in section.uplink:
                 yield ("gateway", key, index), f"{name} is an uplink; traffic would loop"
+            elif key == "native" and name in section.downstream:
+                yield ("gateway", key, index), f"{name} is a downstream interface already"
 
 
 def _join(join: StaticJoin, section: GatewaySection) -> str | None:

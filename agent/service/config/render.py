@@ -15,7 +15,10 @@ from agent.service.config.sections import Configuration
 from agent.service.model import Role
 
 _WIDTH = 100
-_UNUSED = {Role.GATEWAY: {"relay"}, Role.RELAY: {"gateway", "igmp", "mld"}}
+_UNUSED = {
+    Role.GATEWAY: {"relay"},
+    Role.RELAY: {"gateway", "igmp", "mld", "pim", "frr", "discovery", "failover", "policy"},
+}
 
 
 def render(configuration: Configuration) -> str:
@@ -59,7 +62,7 @@ def _section_lines(name: str, model: type[BaseModel], *, needed: bool) -> Iterat
     for key, item in tables:
         yield ""
         yield from _comment((item.__doc__ or "").replace("\n\n", " "))
-        optional = key == "join"
+        optional = key in {"join", "rule"}
         for line in (f"[[{name}.{key}]]", *(x for k, f in item.model_fields.items() for x in _field_lines(k, f))):
             yield f"# {line}" if optional and not line.startswith("#") else line
 

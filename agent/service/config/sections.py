@@ -6,8 +6,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from agent.service.config.discovery_section import DiscoverySection
+from agent.service.config.failover_section import FailoverSection
+from agent.service.config.frr_section import FrrSection
+from agent.service.config.pim_section import PimSection
+from agent.service.config.policy_section import PolicySection
+from agent.service.config.section import Section
 from agent.service.config.values import (
     AbsolutePath,
     AnyAddress,
@@ -23,12 +29,6 @@ from agent.service.model import Role
 
 DEFAULT_STATE_DIR = Path("/var/lib/isthmus-agent")
 DEFAULT_SOCKET = "/run/isthmus-agent/api.sock"
-
-
-class Section(BaseModel):
-    """Base of every section: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class GatewayRelay(Section):
@@ -54,6 +54,18 @@ class GatewayRelay(Section):
     strict_data_port: Flag = Field(
         default=True, description="Refuse data sent from another UDP port than the relay's; some relays need false."
     )
+    tunnels: Annotated[int, Field(strict=True, ge=1, le=16)] = Field(
+        default=1,
+        description="Tunnels to it, each from a port of its own with its share of the channels, so that several "
+        "receive queues work; some relays know a gateway by its address alone and need 1.",
+    )
+
+
+class GatewayMode(Enum):
+    """How the agent lives on the router."""
+
+    ROUTER = "router"
+    FRR = "frr"
 
 
 class StaticJoin(Section):
@@ -73,11 +85,22 @@ class StaticJoin(Section):
 class GatewaySection(Section):
     """Gateway role: receivers here, sources behind relays."""
 
+    mode: GatewayMode = Field(
+        default=GatewayMode.ROUTER,
+        description="`router`: the agent routes multicast itself and speaks PIM, IGMP and MLD on `downstream`; `frr`: "
+        "FRR does, and has the agent as its upstream PIM neighbour on the tunnel interface.",
+    )
     uplink: OneOrMany[InterfaceName] = Field(
         default=(), examples=["eth0"], description="Interface towards the relays; leave out to follow the routes."
     )
     downstream: OneOrMany[InterfaceName] = Field(
         default=(), examples=[["eth1"]], description="Interfaces with receivers; IGMP and MLD are spoken there."
+    )
+    native: OneOrMany[InterfaceName] = Field(
+        default=(),
+        examples=[["eth2"]],
+        description="Interfaces with native multicast from elsewhere: PIM is spoken there, and a source whose route "
+        "leads there to a PIM neighbour is joined natively, never through a tunnel.",
     )
     port: OneOrMany[Port] = Field(
         default=(0,),
@@ -333,6 +356,11 @@ class Configuration(Section):
     gateway: GatewaySection = Field(default_factory=GatewaySection)
     igmp: IgmpSection = Field(default_factory=IgmpSection)
     mld: MldSection = Field(default_factory=MldSection)
+    pim: PimSection = Field(default_factory=PimSection)
+    frr: FrrSection = Field(default_factory=FrrSection)
+    discovery: DiscoverySection = Field(default_factory=DiscoverySection)
+    failover: FailoverSection = Field(default_factory=FailoverSection)
+    policy: PolicySection = Field(default_factory=PolicySection)
     relay: RelaySection = Field(default_factory=RelaySection)
     dataplane: DataplaneSection = Field(default_factory=DataplaneSection)
     api: ApiSection = Field(default_factory=ApiSection)

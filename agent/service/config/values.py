@@ -75,4 +75,5 @@ AbsolutePath: TypeAlias = Annotated[Path, BeforeValidator(_absolute), _text_form
 Flag: TypeAlias = Annotated[bool, Field(strict=True)]
 Port: TypeAlias = Annotated[int, Field(strict=True, ge=0, le=65535)]
 Seconds: TypeAlias = Annotated[float, Field(strict=True, gt=0, allow_inf_nan=False)]
+SecondsOrNone: TypeAlias = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 OneOrMany: TypeAlias = Annotated[tuple[Element, ...], BeforeValidator(_as_list)]
