@@ -22,11 +22,11 @@ $(installed): requirements.lock pyproject.toml lab/environment.sh
 setup: $(installed) ## create .venv from requirements.lock
 
 demo: $(installed) ## carry a video from source to receiver, manage three relays on the way (DEMO_SECONDS bounds it)
-	@lab/packages.sh lab
+	@lab/packages.sh lab routers
 	@$(bin)/python -m lab demo
 
 test: $(installed) guest ## run every test this machine can run
-	@lab/packages.sh lab peers manager
+	@lab/packages.sh lab peers routers manager
 	@$(bin)/python -m pytest $(PYTEST_ARGS)
 
 guest: $(installed)

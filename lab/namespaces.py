@@ -46,7 +46,7 @@ def missing_for_namespaces() -> list[str]:
 
 def delete_namespaces(prefix: str) -> list[str]:
     """Delete every namespace of the topology `prefix` with whatever runs in it; the names deleted."""
-    pattern = re.compile(re.escape(prefix) + r"-(source|relay|internet|border|router|receiver\d*)")
+    pattern = re.compile(re.escape(prefix) + r"-(source|relay|internet|switch|(border|router|receiver)\d*)")
     names = [path.name for path in NAMESPACE_DIRECTORY.glob(f"{prefix}-*") if pattern.fullmatch(path.name)]
     for name in names:
         _end_processes_in(name)

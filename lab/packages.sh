@@ -1,13 +1,24 @@
 #!/usr/bin/env bash
 # packages.sh GROUP...: make the Debian packages of each group present. Root on a Debian system installs what is missing;
-# anyone else is told what is missing, and what that leaves out. Groups: python, lab, peers, guest, manager, lint.
+# anyone else is told what is missing, and what that leaves out. Groups: python, lab,
+# peers, routers, guest, manager, lint.
 set -euo pipefail
 
 missing=()
+wants_pimd=
 need() { command -v "$1" > /dev/null 2>&1 || missing+=("$2"); }
 need_python() {
     python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2> /dev/null || missing+=(python3)
     python3 -c 'import ensurepip, venv' 2> /dev/null || missing+=(python3-venv)
+}
+# Debian's pimd and frr cannot both be installed: pimd is unpacked beside the system, for tests that name it by its path.
+pimd_directory=.cache/pimd
+unpack_pimd() {
+    [ ! -x $pimd_directory/usr/sbin/pimd ] || return 0
+    mkdir -p $pimd_directory
+    if ! (cd $pimd_directory && apt-get download -qq pimd && dpkg-deb -x pimd_*.deb .) > /dev/null 2>&1; then
+        echo "pimd could not be downloaded; tests with it are left out" >&2
+    fi
 }
 need_file() { [ -e "$1" ] || compgen -G "$1" > /dev/null || missing+=("$2"); }
 
@@ -20,6 +31,8 @@ for group in "$@"; do
         peers) # programs the tests talk to
             need tshark tshark; need tcpdump tcpdump; need iperf iperf; need ping iputils-ping
             need systemd-analyze systemd ;;
+        routers) # routing daemons and name servers the domain of the lab has
+            need_file /usr/lib/frr/pimd frr; need named bind9; need dig bind9-dnsutils; wants_pimd=yes ;;
         guest) # what building the User Mode Linux guest takes
             need flex flex; need bison bison; need bc bc; need xz xz-utils; need gcc gcc; need make make
             need depmod kmod; need_file '/usr/lib/*-linux-gnu*/libc.a' libc6-dev ;;
@@ -30,7 +43,8 @@ for group in "$@"; do
         *) echo "packages.sh: no group named $group" >&2; exit 2 ;;
     esac
 done
-[ ${#missing[@]} -gt 0 ] || exit 0
+finish() { [ -z "$wants_pimd" ] || ! command -v apt-get > /dev/null || unpack_pimd; }
+[ ${#missing[@]} -gt 0 ] || { finish; exit 0; }
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get > /dev/null; then
     echo "not installed here (needs root and apt-get): ${missing[*]}; whatever needs them is left out" >&2
@@ -53,3 +67,4 @@ if ! { apt-get update -qq && apt-get install -y -qq --no-install-recommends "${m
     tail -n 20 "$log" >&2
     exit 1
 fi
+finish

@@ -39,6 +39,18 @@ class WiringPlan:
         self.links.append([*command, "peer", "name", other_interface, "netns", other, "mtu", str(mtu)])
         self._ends.append((one, one_interface, other, other_interface))
 
+    def add_lan(self, switch: str, lan: int) -> None:
+        """Make a bridge that floods multicast."""
+        self.batches[switch] += [
+            f"link add lan{lan} type bridge mcast_snooping 0 forward_delay 0",
+            f"link set lan{lan} up",
+        ]
+
+    def plug(self, lab: Topology, namespace: str, interface: str, port: str, lan: int) -> None:
+        """Connect an interface to a port of the domain's switch."""
+        self.connect(namespace, interface, lab.switch, port, lab.downstream_mtu)
+        self.batches[lab.switch] += [f"link set {port} master lan{lan}", f"link set {port} up"]
+
     def links_of(self, namespace: str, interface: str) -> list[list[str]]:
         """The commands that make the pair one end of which is `interface` in `namespace`."""
         wanted = (namespace, interface)
@@ -60,12 +72,16 @@ class WiringPlan:
 def plan(lab: Topology) -> WiringPlan:
     """Everything to do for `lab`."""
     wiring = WiringPlan()
-    routers = {lab.relay, lab.internet, lab.border}
+    routers = {lab.relay, lab.internet, lab.border, lab.second_border, *lab.routers()}
     for name in lab.namespaces:
         wiring.sysctls[name] = _LINK_SETTINGS | (_ROUTER_SETTINGS if name in routers else {})
         wiring.batches[name] = ["link set lo up"]
     _plan_outside(lab, wiring)
     _plan_domain(lab, wiring)
+    if lab.borders == 2:
+        _plan_second_border(lab, wiring)
+    _plan_routers(lab, wiring)
+    _plan_receivers(lab, wiring)
     return wiring
 
 
@@ -91,24 +107,55 @@ def _plan_outside(lab: Topology, wiring: WiringPlan) -> None:
         wiring.batches[lab.internet].append(f"address replace {topology.TRANSLATED}/32 dev relay0")
     discovery = topology.DISCOVERY
     wiring.route(lab.internet, discovery.with_prefix_ipv4, discovery.with_prefix_ipv6, topology.RELAY)
-    wiring.route(lab.internet, "198.51.100.0/24", "2001:db8:51::/64", topology.RELAY)
-    wiring.route(lab.internet, "10.20.0.0/16", "2001:db8:d::/48", topology.BORDER)
+    wiring.route(lab.internet, *topology.EXTERNAL_PREFIXES, topology.RELAY)
+    wiring.route(lab.internet, *topology.DOMAIN_PREFIXES, topology.BORDER)
 
 
 def _plan_domain(lab: Topology, wiring: WiringPlan) -> None:
-    """The border and everything behind it: one bridge a LAN, every receiver a port."""
+    """The border and its downstream LANs: one bridge a LAN."""
     wiring.address(lab.border, topology.BORDER_UPLINK, topology.BORDER)
     wiring.route(lab.border, "0.0.0.0/0", "::/0", topology.INTERNET_BORDER_SIDE)
-    switch = wiring.batches[lab.router]
     for index in range(lab.downstreams):
-        switch += [f"link add lan{index} type bridge mcast_snooping 0 forward_delay 0", f"link set lan{index} up"]
-        port = f"border{index}"
-        wiring.connect(lab.border, topology.downstream(index), lab.router, port, lab.downstream_mtu)
+        wiring.add_lan(lab.switch, index)
+        wiring.plug(lab, lab.border, topology.downstream(index), f"border{index}", index)
         wiring.address(lab.border, topology.downstream(index), topology.border_downstream(index))
-        switch += [f"link set {port} master lan{index}", f"link set {port} up"]
+
+
+def _plan_second_border(lab: Topology, wiring: WiringPlan) -> None:
+    """Another border on LAN 0, with another way to the Internet."""
+    second, uplink = lab.second_border, topology.BORDER_UPLINK
+    wiring.connect(lab.internet, "second0", second, uplink, lab.uplink_mtu)
+    wiring.address(lab.internet, "second0", topology.INTERNET_SECOND_BORDER_SIDE)
+    wiring.address(second, uplink, topology.SECOND_BORDER)
+    wiring.route(second, "0.0.0.0/0", "::/0", topology.INTERNET_SECOND_BORDER_SIDE)
+    wiring.plug(lab, second, topology.downstream(0), "second", 0)
+    wiring.address(second, topology.downstream(0), topology.SECOND_BORDER_DOWNSTREAM)
+    if lab.routed:
+        wiring.route(second, *topology.DOMAIN_PREFIXES, topology.router_upstream(1))
+
+
+def _plan_routers(lab: Topology, wiring: WiringPlan) -> None:
+    """The routers behind LAN 0, with unicast routes; multicast is up to what runs in them."""
+    above = topology.border_downstream(0)
+    for index, router in enumerate(lab.routers(), start=1):
+        lan_above = 0 if index == 1 else topology.lan_below(index - 1)
+        wiring.add_lan(lab.switch, topology.lan_below(index))
+        wiring.plug(lab, router, topology.ROUTER_UPSTREAM, f"up{index}", lan_above)
+        wiring.plug(lab, router, topology.ROUTER_DOWNSTREAM, f"down{index}", topology.lan_below(index))
+        wiring.address(router, topology.ROUTER_UPSTREAM, topology.router_upstream(index))
+        wiring.address(router, topology.ROUTER_DOWNSTREAM, topology.router_downstream(index))
+        wiring.route(router, "0.0.0.0/0", "::/0", above)
+        if index < lab.routed:
+            wiring.route(router, *topology.DOMAIN_PREFIXES, topology.router_upstream(index + 1))
+        above = topology.router_downstream(index)
+    if lab.routed:
+        wiring.route(lab.border, *topology.DOMAIN_PREFIXES, topology.router_upstream(1))
+
+
+def _plan_receivers(lab: Topology, wiring: WiringPlan) -> None:
+    """Every receiver a port of the switch."""
     for index in range(lab.receivers):
-        receiver, port, lan = lab.receiver(index), f"receiver{index}", lab.receiver_lan(index)
-        wiring.connect(receiver, topology.HOST_INTERFACE, lab.router, port, lab.downstream_mtu)
+        receiver, lan = lab.receiver(index), lab.receiver_lan(index)
+        wiring.plug(lab, receiver, topology.HOST_INTERFACE, f"receiver{index}", lan)
         wiring.address(receiver, topology.HOST_INTERFACE, lab.receiver_address(index))
         wiring.route(receiver, "0.0.0.0/0", "::/0", topology.border_downstream(lan))
-        switch += [f"link set {port} master lan{lan}", f"link set {port} up"]
