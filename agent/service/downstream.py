@@ -12,21 +12,21 @@ from agent.net.rawlink import RawLink
 from agent.protocol.channels import NOTHING, Address, Family, Filter, FilterMode, is_forwardable_group, is_ssm_group
 from agent.protocol.querier import InterestChanged, Querier, QuerierConfig
 from agent.service.driver import Driver
-from agent.tree import InterestKind, Owner, Tree
+from agent.tree import InterestKind, Owner
 
 _log = logging.getLogger(__name__)
 
 KIND_OF_FAMILY: Mapping[Family, InterestKind] = {Family.IPV4: InterestKind.IGMP, Family.IPV6: InterestKind.MLD}
 
 
-class Admission(Protocol):
-    """Says whether the agent has room for one more interest."""
+class Wishes(Protocol):
+    """Takes what is wanted downstream; agent.service.admission does it."""
 
-    def admits(self, owner: Owner, group: Address, wanted: Filter) -> bool:
-        """Whether `owner` may want this of `group`."""
+    def wish(self, owner: Owner, group: Address, wanted: Filter) -> None:
+        """`owner` wants this of `group` from now on; `NOTHING` withdraws it."""
 
-    def changed(self) -> None:
-        """The tree was changed."""
+    def withdraw(self, owner: Owner) -> None:
+        """`owner` is gone with all it wanted."""
 
 
 class Listener:
@@ -37,7 +37,6 @@ class Listener:
         family: IPv4 for IGMP, IPv6 for MLD.
         querier: the machine.
         link: where its packets come and go.
-        refused: interests there was no room for; tried again by `retry_refused`.
     """
 
     def __init__(
@@ -46,8 +45,7 @@ class Listener:
         interface: str,
         family: Family,
         config: QuerierConfig,
-        tree: Tree,
-        admission: Admission,
+        wishes: Wishes,
     ) -> None:
         """Start the machine; it waits for `follow` to give it an address.
 
@@ -56,9 +54,7 @@ class Listener:
         """
         self.family = family
         self.interface = interface
-        self.refused: dict[Address, Filter] = {}
-        self._tree = tree
-        self._admission = admission
+        self._wishes = wishes
         self._owner = Owner(KIND_OF_FAMILY[family], interface)
         self.querier = Querier(config, family)
         self.link = RawLink(loop, interface, family, self._receive)
@@ -80,21 +76,11 @@ class Listener:
         self.querier.configure(config, self._driver.now)
         self._driver.flush()
 
-    def retry_refused(self) -> None:
-        """Take up interests that were refused, as far as there is room now."""
-        for group, wanted in list(self.refused.items()):
-            if self._admission.admits(self._owner, group, wanted):
-                del self.refused[group]
-                self._tree.set_interest(self._owner, group, wanted)
-                self._admission.changed()
-
     def close(self) -> None:
         """Stop listening and withdraw what was wanted here."""
         self._driver.close()
         self.link.close()
-        for group in list(self._tree.groups()):
-            self._tree.set_interest(self._owner, group, NOTHING)
-        self._admission.changed()
+        self._wishes.withdraw(self._owner)
 
     def _receive(self, packet: bytes) -> None:
         self.querier.receive_packet(packet, self._driver.now)
@@ -114,22 +100,4 @@ class Listener:
             return
         if wanted.mode is FilterMode.EXCLUDE and is_ssm_group(group):  # RFC 4604 §2.2.2: no any-source joins there
             wanted = NOTHING
-        self.refused.pop(group, None)
-        if not wanted.wants_nothing and not self._admission.admits(self._owner, group, wanted):
-            self.refused[group] = wanted
-            _log.warning(
-                "channel limit reached, group not carried interface=%s group=%s",
-                self.interface,
-                group,
-                extra={"reason": "channel_limit"},
-            )
-            wanted = self._still_wanted(group, wanted)
-        self._tree.set_interest(self._owner, group, wanted)
-        self._admission.changed()
-
-    def _still_wanted(self, group: Address, wanted: Filter) -> Filter:
-        """What of the interest known so far lives on in a refused one: the rest gives its room back."""
-        known = self._tree.interest(self._owner, group)
-        if known.mode is FilterMode.EXCLUDE:
-            return NOTHING
-        return Filter.include(source for source in known.sources if wanted.admits(source))
+        self._wishes.wish(self._owner, group, wanted)

@@ -10,9 +10,13 @@ from typing import Final
 from agent.dataplane.engine import Engine, EngineError
 from agent.net.interfaces import ChangeKind, InterfaceChange, InterfaceMonitor, local_networks
 from agent.net.mroute import MulticastRoutingError
-from agent.protocol.channels import Address, Channel, Family, Filter, FilterMode, Network
+from agent.net.service_records import find_services
+from agent.protocol.channels import Channel, Family, Network
 from agent.protocol.gateway_events import Event, RelayLimit, RelayLost, StateChanged
 from agent.protocol.gateway_state import State
+from agent.protocol.policy import Policy
+from agent.service.admission import AdmissionControl
+from agent.service.channel_metadata import ChannelMetadata
 from agent.service.config import Configuration
 from agent.service.downstream import Listener
 from agent.service.engines import build_engine
@@ -27,11 +31,12 @@ from agent.service.gateway_settings import (
 )
 from agent.service.joins import StaticJoins
 from agent.service.model import JoinRequest, JoinStatus
+from agent.service.policy_settings import policy_config
 from agent.service.port import RefusedError
 from agent.service.port_store import PortStore
 from agent.service.silence import SilenceWatch
 from agent.service.tunnel import Tunnel, TunnelSettings
-from agent.tree import Owner, Tree
+from agent.tree import Tree
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +59,7 @@ class GatewayRole:
         tunnels: by name, in configured order.
         listeners: by interface and family.
         joins: static joins.
+        admission: what of everybody's wishes goes into the tree.
         control: plans, channel records and counters.
         monitor: the host's interfaces.
         missing_families: why families the configuration wants are not carried.
@@ -99,6 +105,10 @@ class GatewayRole:
             raise
         self.control = ChannelControl(loop, self.tree, self.engine, self.tunnels)
         self.control.on_sample = self._sampled
+        self.metadata = ChannelMetadata(loop, self._find_servers, self._metadata_came)
+        self._policed = policy_config(configuration)
+        self.admission = AdmissionControl(self.tree, self._policy(), loop.time, self.changed)
+        self._counted_bytes = (loop.time(), 0)
         self._is_draining = False
         self._silence = SilenceWatch()
         try:
@@ -119,16 +129,6 @@ class GatewayRole:
         self._is_draining = enabled
         _log.info("drain %s", "begins" if enabled else "ends")
         self.control.set_paused(enabled)
-
-    def admits(self, owner: Owner, group: Address, wanted: Filter) -> bool:
-        """Whether there is room for an interest: what it adds to the channels carried stays within the limit."""
-        if wanted.mode is FilterMode.EXCLUDE:
-            new = [Channel(None, group)]
-        else:
-            known = self.tree.interest(owner, group)
-            listed = known.sources if known.mode is FilterMode.INCLUDE else frozenset()
-            new = [Channel(source, group) for source in wanted.sources - listed]
-        return self.control.has_room(new, self.configuration.gateway.channel_limit)
 
     def add_join(self, join: JoinRequest) -> tuple[JoinStatus, bool]:
         """Add a join of the API; the flag tells whether it is new.
@@ -159,6 +159,9 @@ class GatewayRole:
         self.configuration = configuration
         self.engine.set_local_networks(self._local_networks())
         self._replace_listeners()
+        if policy_config(configuration) != self._policed:
+            self._policed = policy_config(configuration)
+            self.admission.reconfigure(self._policy())
         self.joins.configure(configured_joins(configuration), configuration.gateway.downstream)
         self.tree.mark_all()
         self.control.apply()
@@ -166,6 +169,7 @@ class GatewayRole:
     def close(self, *, farewell: bool = True) -> None:
         """Leave every channel, tear tunnels down and take everything out of the kernel."""
         self.control.close()
+        self.metadata.close()
         for tunnel in self.tunnels.values():
             tunnel.close(farewell=farewell)
         self.tunnels.clear()
@@ -210,7 +214,7 @@ class GatewayRole:
             if listener is not None:
                 listener.reconfigure(config)
                 continue
-            listener = Listener(self._loop, interface, family, config, self.tree, self)
+            listener = Listener(self._loop, interface, family, config, self.admission)
             self.listeners[interface, family] = listener
             listener.follow(self.monitor.get(interface))
         for name in (*self.configuration.gateway.downstream, *self.configuration.gateway.uplink):
@@ -221,8 +225,32 @@ class GatewayRole:
         return self.selection.select(channel)
 
     def _new_source(self, channel: Channel, tunnel: str) -> None:
-        if self.control.has_room([channel], self.configuration.gateway.channel_limit):
+        if self.admission.permits_source(channel) and self._has_room(channel):
             self.control.new_source(channel, tunnel)
+
+    def _has_room(self, channel: Channel) -> bool:
+        return self.control.has_room([channel], self.configuration.gateway.channel_limit)
+
+    def _policy(self) -> Policy:
+        return Policy(self._policed, self._has_room, self._expected_bandwidth)
+
+    def _expected_bandwidth(self, channel: Channel) -> float | None:
+        return self.metadata.expected(channel) if self.configuration.policy.use_metadata else 0.0
+
+    async def _find_servers(self, name: str) -> list[tuple[str, int]]:
+        asked = self.configuration.discovery
+        return await find_services(name, asked.resolvers, asked.resolver_port, asked.query_timeout)
+
+    def _metadata_came(self, _: Channel) -> None:
+        self.admission.retry()
+
+    def _measure(self) -> None:
+        """Tell the policy what bandwidth is in use, by what came through the tunnels since the last sample."""
+        now, counted = self._loop.time(), sum(traffic.bytes for traffic in self.engine.tunnel_traffic().values())
+        since, before = self._counted_bytes
+        if now > since:
+            self.admission.policy.measured = max(counted - before, 0) * 8 / (now - since)
+        self._counted_bytes = (now, counted)
 
     def _tunnel_event(self, tunnel: Tunnel, event: Event) -> None:
         match event:
@@ -272,9 +300,8 @@ class GatewayRole:
 
     def _sampled(self) -> None:
         """Once a sampling interval: make use of room that became free, and look for tunnels that fell silent."""
-        for listener in self.listeners.values():
-            if listener.refused:
-                listener.retry_refused()
+        self._measure()
+        self.admission.retry()
         counted = self.engine.tunnel_traffic()
         for name, tunnel in self.tunnels.items():
             if not tunnel.machine.memberships or name not in counted:

@@ -9,6 +9,7 @@ from agent.dataplane.engine import Traffic
 from agent.net.interfaces import local_address_towards
 from agent.protocol.channels import Channel, Family, FilterMode
 from agent.protocol.gateway_state import State
+from agent.protocol.policy import Refusal
 from agent.service.clock import Clock
 from agent.service.gateway_role import GatewayRole
 from agent.service.interface_views import interface_problems, interface_status
@@ -37,6 +38,14 @@ _TUNNEL_STATES = {
     State.REQUESTING: TunnelState.REQUESTING,
     State.ESTABLISHED: TunnelState.ESTABLISHED,
     State.LIMITED: TunnelState.HELD_DOWN,
+}
+
+
+_LIMITS = {
+    Refusal.JOIN_RATE: "policy.joins_per_second",
+    Refusal.NEIGHBOR_LIMIT: "policy.channels_per_neighbor",
+    Refusal.CHANNEL_LIMIT: "gateway.channel_limit",
+    Refusal.BANDWIDTH: "policy.bandwidth",
 }
 
 
@@ -150,13 +159,14 @@ class GatewayViews:
                 message=f"{len(control.refused)} channels cannot be forwarded: {reason}",
                 subject=str(channel),
             )
-        refused = sum(len(listener.refused) for listener in self._role.listeners.values())
-        if refused:
-            yield Problem(
-                code="channel_limit",
-                severity=Severity.ERROR,
-                message=f"{refused} groups are not carried because gateway.channel_limit is reached.",
-            )
+        refused = Counter(refusal for _, _, refusal in self._role.admission.refused())
+        for refusal, count in refused.items():
+            if refusal not in {Refusal.DENIED, Refusal.METADATA_PENDING}:
+                yield Problem(
+                    code=refusal.value,
+                    severity=Severity.ERROR,
+                    message=f"{count} channels are not carried because {_LIMITS[refusal]} is reached.",
+                )
 
     def _querier_problems(self) -> Iterator[Problem]:
         """Interfaces that are up but have no address to query from: their receivers are never asked."""

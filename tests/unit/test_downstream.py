@@ -7,8 +7,11 @@ from types import SimpleNamespace
 import pytest
 
 from agent.protocol.channels import NOTHING, Family, Filter
+from agent.protocol.policy import Policy, PolicyConfig
 from agent.protocol.querier import InterestChanged, QuerierConfig
+from agent.protocol.upstream import TunnelUpstream
 from agent.service import downstream
+from agent.service.admission import AdmissionControl
 from agent.service.downstream import Listener
 from agent.tree import InterestKind, Owner, Tree
 
@@ -17,25 +20,15 @@ ONE, TWO = ip_address("198.51.100.1"), ip_address("198.51.100.2")
 OWNER = Owner(InterestKind.IGMP, "lan0")
 
 
-class Admission:
-    """Has room until told otherwise."""
-
-    def __init__(self):
-        self.has_room = True
-
-    def admits(self, *_):
-        return self.has_room
-
-    def changed(self):
-        pass
-
-
 @pytest.fixture
 async def setting(monkeypatch):
     link = SimpleNamespace(reopen=lambda: True, send=lambda _: True, close=lambda: None)
     monkeypatch.setattr(downstream, "RawLink", lambda *_: link)
-    tree, admission = Tree(lambda _: "relay"), Admission()
-    listener = Listener(asyncio.get_running_loop(), "lan0", Family.IPV4, QuerierConfig(), tree, admission)
+    loop, tree = asyncio.get_running_loop(), Tree(lambda _: TunnelUpstream(("relay",)))
+    room = SimpleNamespace(is_there=True)
+    policy = Policy(PolicyConfig(), room=lambda _: room.is_there)
+    admission = AdmissionControl(tree, policy, loop.time, lambda: None)
+    listener = Listener(loop, "lan0", Family.IPV4, QuerierConfig(), admission)
 
     def hear(wanted, group=GROUP):
         monkeypatch.setattr(listener.querier, "events", lambda: [InterestChanged(group, wanted)])
@@ -43,18 +36,18 @@ async def setting(monkeypatch):
         monkeypatch.undo()
         return tree.interest(OWNER, group)
 
-    yield SimpleNamespace(tree=tree, admission=admission, listener=listener, hear=hear)
+    yield SimpleNamespace(tree=tree, room=room, admission=admission, listener=listener, hear=hear)
     listener.close()
 
 
 async def test_an_interest_without_room_is_taken_up_once_there_is(setting):
-    setting.admission.has_room = False
+    setting.room.is_there = False
     assert setting.hear(Filter.include([ONE])) == NOTHING
-    assert list(setting.listener.refused) == [GROUP]
-    setting.admission.has_room = True
-    setting.listener.retry_refused()
+    assert [channel.group for channel, _, _ in setting.admission.refused()] == [GROUP]
+    setting.room.is_there = True
+    setting.admission.retry()
     assert setting.tree.interest(OWNER, GROUP) == Filter.include([ONE])
-    assert setting.listener.refused == {}
+    assert list(setting.admission.refused()) == []
 
 
 @pytest.mark.parametrize(
@@ -68,15 +61,15 @@ async def test_an_interest_without_room_is_taken_up_once_there_is(setting):
 )
 async def test_what_is_not_wanted_any_more_gives_its_room_back(setting, before, wanted, kept):
     setting.hear(before)
-    setting.admission.has_room = False
+    setting.room.is_there = False
     assert setting.hear(wanted) == kept
 
 
 async def test_a_leave_needs_no_room(setting):
     setting.hear(Filter.include([ONE]))
-    setting.admission.has_room = False
+    setting.room.is_there = False
     assert setting.hear(NOTHING) == NOTHING
-    assert setting.listener.refused == {}
+    assert list(setting.admission.refused()) == []
 
 
 async def test_a_closed_listener_withdraws_what_was_wanted_on_its_interface_only(setting):
