@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from agent.net.group_socket import GroupSocket
 from agent.net.interfaces import Interface
+from agent.net.link import OpenLink
 from agent.net.rawlink import RawLink
 from agent.net.rawlink_filter import LinkProtocol
 from agent.protocol.channels import Address, Channel, Family, Filter, FilterMode, is_forwardable_group, is_ssm_group
@@ -74,6 +75,7 @@ class PimLink:
         config: PimConfig,
         wishes: Wishes,
         events: PimEvents,
+        open_link: OpenLink = RawLink,
     ) -> None:
         """Start the machine; it waits for `follow` to give it an address.
 
@@ -89,7 +91,7 @@ class PimLink:
         self._member_of = 0
         system = secrets.SystemRandom()
         self.machine = PimInterface(config, family, system.random, lambda: secrets.randbits(32))
-        self.link = RawLink(loop, interface, family, self._receive, LinkProtocol.PIM)
+        self.link = open_link(loop, interface, family, self._receive, LinkProtocol.PIM)
         self._driver = Driver(loop, self.machine, self._drain)
         self.machine.start(loop.time())
 
