@@ -1,8 +1,8 @@
 """As much of a rendezvous point as a border needs, and the rule by which Bootstrap messages travel on.
 
 A DR of the domain registers its sources with us when we are the RP of their groups (RFC 7761 §4.4.2). Our (*,G) leads
-to a relay, not to them, so packets inside Registers are never forwarded: each Register is answered by a Register-Stop, and
-our owner is told of the source, which it can join natively.
+to a relay, not to them, so packets inside Registers are never forwarded: each Register is answered by a Register-Stop,
+and our owner is told of the source, which it can join natively.
 """
 
 from __future__ import annotations
