@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
-from agent.protocol.channels import Address, Family
+from agent.protocol.channels import Family
 from agent.protocol.wire.errors import Malformed, Truncated
 from agent.protocol.wire.pim_addresses import decode_unicast, encode_unicast
 from agent.protocol.wire.pim_messages import Hello, LanPruneDelay
@@ -24,7 +24,8 @@ OPTION_ADDRESS_LIST_OLD: Final = 65001
 def decode_hello(data: bytes, offset: int, family: Family) -> Hello:
     """Options from `offset` to the end; unknown ones are skipped, of repeated ones the last counts.
 
-    Addresses of another family than the message's are no addresses of the neighbour there, and skipped.
+    Address Lists add up, and addresses of another family than the message's are skipped: FRR sends a list of each family
+    in every Hello.
 
     Raises:
         Truncated: an option reaches beyond the data.
@@ -92,7 +93,7 @@ def _generation_id(hello: Hello, value: bytes, _: Family) -> Hello:
 
 
 def _address_list(hello: Hello, value: bytes, family: Family) -> Hello:
-    addresses: list[Address] = []
+    addresses = list(hello.addresses)
     offset = 0
     while offset < len(value):
         address, offset = decode_unicast(value, offset)
