@@ -24,8 +24,8 @@ OPTION_ADDRESS_LIST_OLD: Final = 65001
 def decode_hello(data: bytes, offset: int, family: Family) -> Hello:
     """Options from `offset` to the end; unknown ones are skipped, of repeated ones the last counts.
 
-    Address Lists add up, and addresses of another family than the message's are skipped: FRR sends a list of each family
-    in every Hello.
+    Address Lists add up, and addresses of another family than the message's are skipped: FRR sends a list of each
+    family in every Hello.
 
     Raises:
         Truncated: an option reaches beyond the data.
