@@ -41,11 +41,15 @@ class NativeFirst:
         routes: the unicast routing table.
         neighbors: the PIM neighbours.
         relays: chooses the tunnels of a channel that is not native.
-        mark: called with the groups whose channels may come from elsewhere now.
+        mark: called with the groups whose channels come from elsewhere now, and with the sources that moved.
     """
 
     def __init__(
-        self, routes: Routes, neighbors: Neighbors, relays: Selector, mark: Callable[[Iterable[Address]], None]
+        self,
+        routes: Routes,
+        neighbors: Neighbors,
+        relays: Selector,
+        mark: Callable[[frozenset[Address], frozenset[Address]], None],
     ) -> None:
         self._routes = routes
         self._neighbors = neighbors
@@ -66,18 +70,20 @@ class NativeFirst:
         source = channel.source
         if source is None:
             return self._relays(channel)
+        native = self.native(source)
+        self._groups.setdefault(source, set()).add(channel.group)
+        return native or self._relays(channel)
+
+    def native(self, source: Address) -> NativeUpstream | None:
+        """The native upstream of a source; None when it is to come from the relays."""
         if source not in self._chosen:
             self._chosen[source] = self._upstream(source)
-        self._groups.setdefault(source, set()).add(channel.group)
-        return self._chosen[source] or self._relays(channel)
-
-    def is_native(self, source: Address) -> NativeUpstream | None:
-        """The native upstream of a source, known or not; None when it comes from the relays."""
-        return self._chosen[source] if source in self._chosen else self._upstream(source)
+        return self._chosen[source]
 
     def reconsider(self, sources: Iterable[Address] | None = None) -> None:
         """Routes (to `sources`) or neighbours (then every source) changed: mark what comes from elsewhere now."""
         groups: set[Address] = set()
+        moved = set()
         for source in list(self._chosen if sources is None else sources):
             if source not in self._chosen:
                 continue
@@ -85,16 +91,19 @@ class NativeFirst:
             if upstream != self._chosen[source]:
                 self._chosen[source] = upstream
                 groups |= self._groups.get(source, set())
-        if groups:
-            self._mark(groups)
+                moved.add(source)
+        if moved:
+            self._mark(frozenset(groups), frozenset(moved))
 
-    def forget_unused(self, is_wanted: Callable[[Channel], bool]) -> None:
-        """Drop sources of which no channel is wanted any more."""
-        for source, groups in list(self._groups.items()):
+    def forget_unused(self, is_wanted: Callable[[Channel], bool], learned: Iterable[Address] = ()) -> None:
+        """Drop sources of which no channel is wanted any more, save those that were learned."""
+        kept = set(learned)
+        for source in list(self._chosen):
+            groups = self._groups.get(source, set())
             groups -= {group for group in groups if not is_wanted(Channel(source, group))}
-            if not groups:
-                del self._groups[source]
-                self._chosen.pop(source, None)
+            if not groups and source not in kept:
+                self._groups.pop(source, None)
+                del self._chosen[source]
                 self._routes.forget(source)
 
     def metric(self, source: Address) -> int:

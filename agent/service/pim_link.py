@@ -27,6 +27,8 @@ from agent.protocol.pim_events import (
     NeighborUp,
     PimEvent,
 )
+from agent.protocol.wire import pim
+from agent.protocol.wire.ip import IPPacket
 from agent.service.driver import Driver
 from agent.tree import InterestKind, Owner
 
@@ -34,6 +36,9 @@ _log = logging.getLogger(__name__)
 
 ALL_PIM_ROUTERS: Final = {Family.IPV4: ip_address("224.0.0.13"), Family.IPV6: ip_address("ff02::d")}
 """RFC 7761 §4.9: where every PIM message of a link goes."""
+
+_INTERNETWORK_CONTROL: Final = 0xC0
+"""Class selector 6, as routing protocols have it (RFC 4594 §3.1)."""
 
 
 class Wishes(Protocol):
@@ -114,11 +119,6 @@ class PimLink:
             self.machine.set_address(primary, others, self._driver.now)
         self._driver.flush()
 
-    def reconfigure(self, config: PimConfig) -> None:
-        """Use other timers and limits; neighbours and channels stay."""
-        self.machine.configure(config, self._driver.now)
-        self._driver.flush()
-
     def flush(self) -> None:
         """Send what the machine wants sent after it was called, once in the loop's next turn."""
         self._driver.flush_soon()
@@ -138,7 +138,18 @@ class PimLink:
         self.link.close()
         self._wishes.withdraw(self.owner)
 
+    def send(self, message: pim.Message) -> bool:
+        """Send a message to all PIM routers of the link from our address; False when there is none, or no link."""
+        source, destination = self.machine.address, ALL_PIM_ROUTERS[self.family]
+        if source is None:
+            return False
+        payload = pim.encode(message, source, destination)
+        packet = IPPacket(source, destination, pim.PROTOCOL_PIM, payload, ttl=1, traffic_class=_INTERNETWORK_CONTROL)
+        return self.link.send(packet.encode())
+
     def _receive(self, packet: bytes) -> None:
+        if not _is_multicast(packet):  # what is sent to us alone comes through the rendezvous point's own sockets
+            return
         self.machine.receive_packet(packet, self._driver.now)
         self._driver.flush()
 
@@ -177,7 +188,7 @@ class PimLink:
     def _take_interest(self, group: Address, wanted: Filter) -> None:
         if not is_forwardable_group(group) or (wanted.mode is FilterMode.EXCLUDE and is_ssm_group(group)):
             return
-        self._wishes.wish(self.owner, group, wanted, self.machine.last_neighbor)
+        self._wishes.wish(self.owner, group, wanted, self.machine.joined_by)
 
     def _join_routers(self, index: int) -> None:
         """Be a member of the routers' group, so that switches that snoop deliver it."""
@@ -197,3 +208,8 @@ class PimLink:
         if self._membership is not None:
             self._membership.close()
         self._membership, self._member_of = None, 0
+
+
+def _is_multicast(packet: bytes) -> bool:
+    """Whether a whole IP packet goes to a group."""
+    return packet[16] >> 4 == 0xE if packet[0] >> 4 == Family.IPV4 else packet[24] == 0xFF

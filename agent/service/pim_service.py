@@ -4,27 +4,59 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from agent.net.interfaces import Interface
+from agent.net.link import OpenLink
+from agent.net.rawlink import RawLink
 from agent.protocol.channels import Address, Channel, Family
 from agent.protocol.pim_config import PimConfig
 from agent.protocol.pim_events import AssertChanged, AssertOutcome, BootstrapReceived, DesignatedRouterChanged
-from agent.protocol.upstream import NativeUpstream
-from agent.service.pim_link import PimEvents, PimLink, Wishes
-from agent.tree import Route, Tree
+from agent.protocol.upstream import NativeUpstream, Upstream
+from agent.protocol.wire import pim
+from agent.service.pim_asserts import AssertMetrics
+from agent.service.pim_link import ALL_PIM_ROUTERS, PimEvents, PimLink, Wishes
+from agent.service.rendezvous_point import RendezvousPoint
+from agent.tree import GroupPlan, Tree
 
 _log = logging.getLogger(__name__)
 
 LinkKey = tuple[str, Family]
 
 
+@dataclass(frozen=True, slots=True)
+class PimCallbacks:
+    """What PIM asks of its owner.
+
+    Attributes:
+        get_interface: the host's interface of a name, None while there is none.
+        select: where a channel comes from.
+        route_metric: metric of the unicast route to a source.
+        towards: (interface, next router or None) of the unicast routes to an address.
+        neighbors_changed: a neighbour came or went.
+        source_met: a source of the domain sends to a group we are the RP for.
+        tree_changed: the tree was told something new.
+    """
+
+    get_interface: Callable[[str], Interface | None]
+    select: Callable[[Channel], Upstream | None]
+    route_metric: Callable[[Address], int]
+    towards: Callable[[Address], Iterable[tuple[str, Address | None]]]
+    neighbors_changed: Callable[[], None]
+    source_met: Callable[[Channel], None]
+    tree_changed: Callable[[], None]
+
+
 class PimService:
-    """All PIM links; implements the `joiner` of native upstreams.
+    """All PIM links of the gateway; joins native channels upstream.
 
     Attributes:
         links: by interface and family, in configured order.
-        asserts: channels whose forwarding an Assert settled, by link.
+        asserts: channels whose forwarding an Assert settled, by interface and channel.
+        rendezvous: where Registers come in, by our address.
+        counts: of what is not one link's: bootstrap messages handed on or refused.
     """
 
     def __init__(
@@ -32,45 +64,197 @@ class PimService:
         loop: asyncio.AbstractEventLoop,
         tree: Tree,
         wishes: Wishes,
-        get_interface: Callable[[str], Interface | None],
-        on_neighbors_changed: Callable[[], None],
+        callbacks: PimCallbacks,
+        open_link: OpenLink = RawLink,
     ) -> None:
         self.links: dict[LinkKey, PimLink] = {}
-        self.asserts: dict[LinkKey, dict[Channel, AssertChanged]] = {}
+        self.asserts: dict[tuple[str, Channel], AssertChanged] = {}
+        self.rendezvous: RendezvousPoint | None = None
+        self.counts: Counter[str] = Counter()
         self._loop = loop
         self._tree = tree
         self._wishes = wishes
-        self._get_interface = get_interface
-        self._on_neighbors_changed = on_neighbors_changed
+        self._callbacks = callbacks
+        self._open_link = open_link
+        self._config = PimConfig()
+        self._rendezvous_addresses: tuple[Address, ...] = ()
         self._events = PimEvents(
-            self._neighbors_changed, self._designated_changed, self._assert_changed, self._bootstrap
+            self._neighbors_changed, self._designated_changed, self._assert_changed, self._bootstrap_received
         )
         self._joined: dict[Channel, NativeUpstream] = {}
+        self._metrics = AssertMetrics(tree, callbacks.select, callbacks.route_metric)
+        self._is_telling = False
 
-    def configure(self, config: PimConfig | None, keys: Iterable[LinkKey]) -> None:
-        """Speak PIM on exactly these interfaces; None: nowhere.
+    def configure(self, config: PimConfig, keys: Iterable[LinkKey], rendezvous_addresses: Iterable[Address]) -> None:
+        """Speak PIM on exactly these interfaces, and be the RP at these addresses.
+
+        A change of timers or of what we are the RP for starts every machine anew: neighbours see a new Generation ID
+        and ask again at once.
 
         Raises:
             PermissionError: the process lacks CAP_NET_RAW.
         """
+        wanted, addresses = list(keys), tuple(rendezvous_addresses)
+        is_other = config != self._config or addresses != self._rendezvous_addresses
+        self._config, self._rendezvous_addresses = config, addresses
+        self._metrics.configure((config.assert_preference, config.assert_metric))
+        for key in [key for key in self.links if is_other or key not in wanted]:
+            self._close_link(key)
+        for interface, family in wanted:
+            if (interface, family) not in self.links:
+                self._open(interface, family)
+        self.links = {key: self.links[key] for key in wanted}
+        if is_other and self.rendezvous is not None:
+            self.rendezvous.close()
+            self.rendezvous = None
+        if addresses and self.rendezvous is None and wanted:
+            self.rendezvous = RendezvousPoint(
+                self._loop, addresses, config.rendezvous_groups, self._callbacks.source_met
+            )
 
     def follow(self, name: str) -> None:
-        """An interface changed."""
+        """An interface came, went or changed."""
+        for (interface, _), link in self.links.items():
+            if interface == name:
+                link.follow(self._callbacks.get_interface(name))
 
     def find_neighbor(self, interface: str, address: Address) -> Address | None:
         """Primary address of the neighbour that has `address` on `interface`."""
+        link = self.links.get((interface, Family.of(address)))
+        return link.machine.find_neighbor(address) if link is not None else None
+
+    def joined_by(self, interface: str, channel: Channel) -> Address | None:
+        """The PIM neighbour on `interface` that asked for a channel last."""
+        link = self.links.get((interface, channel.family))
+        return link.machine.joined_by(channel) if link is not None else None
 
     def join(self, channel: Channel, upstream: NativeUpstream) -> None:
-        """Ask a native neighbour for a channel; on link there is nobody to ask."""
+        """Ask a native neighbour for a channel; of what is on a link of ours there is nobody to ask."""
+        before = self._joined.get(channel)
+        if before is not None and before.interface != upstream.interface:
+            self.prune(channel)
+        self._joined[channel] = upstream
+        link = self.links.get((upstream.interface, channel.family))
+        if link is None or upstream.neighbor is None or channel.source is None:
+            return
+        link.machine.join_upstream(channel, upstream.neighbor, link.now)
+        link.flush()
 
     def prune(self, channel: Channel) -> None:
         """Ask for it no longer."""
+        upstream = self._joined.pop(channel, None)
+        link = self.links.get((upstream.interface, channel.family)) if upstream is not None else None
+        if link is not None and channel.source is not None:
+            link.machine.prune_upstream(channel, link.now)
+            link.flush()
 
-    def route_changed(self, channel: Channel, before: Route | None, after: Route | None) -> None:
-        """A channel is forwarded otherwise now: we can assert exactly where it goes out."""
+    def group_applied(self, group: Address, plan: GroupPlan) -> None:
+        """A group goes as `plan` says now: tell the links what we can assert there."""
+        for interface, channel, metric in self._metrics.changes(group, plan, self.lost):
+            link = self.links.get((interface, channel.family))
+            if link is not None:
+                link.machine.set_forwarding(channel, metric, link.now)
+                link.flush()
+
+        self._learn(group, plan)
+
+    def lost(self, interface: str, channel: Channel) -> bool:
+        """Whether another router forwards exactly this channel there."""
+        settled = self.asserts.get((interface, channel))
+        return settled is not None and settled.outcome is AssertOutcome.LOSER
 
     def wrong_interface(self, channel: Channel, interface: str) -> None:
-        """A packet of a channel came in on an interface that is not its incoming one."""
+        """A packet of a channel came in where we may forward it to: an Assert settles who does."""
+        link = self.links.get((interface, channel.family))
+        if link is not None:
+            link.machine.data_received(channel, link.now)
+            link.flush()
 
     def close(self) -> None:
         """Say goodbye everywhere."""
+        for key in list(self.links):
+            self._close_link(key)
+        if self.rendezvous is not None:
+            self.rendezvous.close()
+            self.rendezvous = None
+
+    def _open(self, interface: str, family: Family) -> None:
+        link = PimLink(self._loop, interface, family, self._config, self._wishes, self._events, self._open_link)
+        link.machine.set_rendezvous_addresses(
+            address for address in self._rendezvous_addresses if address.version == family
+        )
+        self.links[interface, family] = link
+        for channel, upstream in list(self._joined.items()):
+            if upstream.interface == interface and channel.family is family:
+                self.join(channel, upstream)
+        for channel, metric in self._metrics.told(interface, family):
+            link.machine.set_forwarding(channel, metric, link.now)
+        link.follow(self._callbacks.get_interface(interface))
+
+    def _close_link(self, key: LinkKey) -> None:
+        interface, family = key
+        self.links.pop(key).close()
+        for name, channel in [item for item in self.asserts if item[0] == interface and item[1].family is family]:
+            del self.asserts[name, channel]
+            self._tree.set_assert(name, channel, AssertOutcome.NO_INFO)
+        self._tree.set_designated(interface, family, designated=True)
+        self._tell()
+
+    def _neighbors_changed(self, _: PimLink) -> None:
+        self._tell()
+
+    def _designated_changed(self, link: PimLink, event: DesignatedRouterChanged) -> None:
+        # Without an address nobody was elected: hosts that ask are served as if PIM was not there.
+        designated = event.is_ours or event.address is None
+        self._tree.set_designated(link.interface, link.family, designated=designated)
+        self._callbacks.tree_changed()
+
+    def _assert_changed(self, link: PimLink, event: AssertChanged) -> None:
+        _log.info(
+            "pim assert interface=%s channel=%s outcome=%s winner=%s",
+            link.interface,
+            event.channel,
+            event.outcome.value,
+            event.winner,
+            extra={"reason": f"assert_{event.outcome.value}"},
+        )
+        if event.outcome is AssertOutcome.NO_INFO:
+            self.asserts.pop((link.interface, event.channel), None)
+        else:
+            self.asserts[link.interface, event.channel] = event
+        self._tree.set_assert(link.interface, event.channel, event.outcome)
+        self._callbacks.tree_changed()
+
+    def _bootstrap_received(self, link: PimLink, event: BootstrapReceived) -> None:
+        """Hand a Bootstrap message on if it came from where its BSR is (RFC 5059 §3.1.3)."""
+        towards = [
+            link.machine.find_neighbor(event.bsr if gateway is None else gateway)
+            for interface, gateway in self._callbacks.towards(event.bsr)
+            if interface == link.interface
+        ]
+        if event.sender not in towards:
+            self.counts["bootstrap_wrong_way"] += 1
+            return
+        message = pim.decode(event.message, event.sender, ALL_PIM_ROUTERS[link.family])
+        for other in self.links.values():
+            if other is not link and other.family is link.family and other.send(message):
+                self.counts["bootstrap_forwarded"] += 1
+
+    def _learn(self, group: Address, plan: GroupPlan) -> None:
+        """Somebody wants any source of a group: those that registered before are met now."""
+        if plan.any_source is None or self.rendezvous is None:
+            return
+        for source in self.rendezvous.sources(group):
+            channel = Channel(source, group)
+            if channel not in plan.routes:
+                self._loop.call_soon(self._callbacks.source_met, channel)
+
+    def _tell(self) -> None:
+        """Report changed neighbours once a turn of the loop: a restart is a loss and a gain at once."""
+        if not self._is_telling:
+            self._is_telling = True
+            self._loop.call_soon(self._told)
+
+    def _told(self) -> None:
+        self._is_telling = False
+        self._callbacks.neighbors_changed()

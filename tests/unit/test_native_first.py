@@ -23,7 +23,7 @@ class World:
         self.neighbors = {}
         self.forgotten = []
         self.marked = []
-        self.native = NativeFirst(self, self, lambda _: TUNNEL, lambda groups: self.marked.append(set(groups)))
+        self.native = NativeFirst(self, self, lambda _: TUNNEL, lambda *told: self.marked.append(told))
         self.native.configure(["lan0"], ["core0"])
 
     def towards(self, address):
@@ -107,12 +107,21 @@ def test_only_channels_of_sources_that_moved_are_marked(world):
     world.select(OTHER)
     world.route(("lan0", None))
     world.native.reconsider([SOURCE, OTHER])
-    assert world.marked == [{GROUP, GROUP_TWO}]
+    assert world.marked == [({GROUP, GROUP_TWO}, {SOURCE})]
     world.native.reconsider()
     assert len(world.marked) == 1
     del world.routes[SOURCE]
     world.native.reconsider([SOURCE])
-    assert world.marked[1:] == [{GROUP, GROUP_TWO}]
+    assert world.marked[1:] == [({GROUP, GROUP_TWO}, {SOURCE})]
+
+
+def test_a_learned_source_is_followed_without_a_channel_of_its_own(world):
+    assert world.native.native(SOURCE) is None
+    world.native.forget_unused(lambda _: False, [SOURCE])
+    world.route(("lan0", None))
+    world.native.reconsider()
+    assert world.marked == [(set(), {SOURCE})]
+    assert world.native.native(SOURCE) == NativeUpstream("lan0")
 
 
 def test_sources_nobody_wants_any_more_are_forgotten(world):
