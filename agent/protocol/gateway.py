@@ -8,11 +8,13 @@ How long a fault lasts, with the default configuration; QI is the query interval
     relay rotated its key                          nothing is lost: every cycle brings a new nonce and MAC
     relay's MAC is wrong, its Updates are refused  QI + RTT once it is right; RTT after `relay_silent`
     relay gone, discovery finds another            QI + 15 s + 2 RTT, or 15 s + 2 RTT after `relay_silent`; 5 s instead
-                                                   of the 15 where ICMP errors come back
+                                                   of the 15 where ICMP errors come back; with `probe_timeout`, as
+                                                   soon as it is noticed, 3 times that, a quarter with ICMP errors
     relay gone and back, no other                  the wait reached by then, at most 120 s, 30 s where ICMP errors come
                                                    back; RTT after `refresh`
     NAT gave us another address or port            QI + RTT; RTT after `relay_silent`
     relay takes no new tunnel (L flag)             `RelayLimit` at once; asked again after `limit_retry`
+    relay is about to close (L flag on a tunnel)   `LimitSet` with the next query; the tunnel goes on
     our uplink was down                            RTT after `refresh`, else the wait reached by then
     replayed, spoofed, malformed datagrams         nothing is lost: counted and dropped
 
@@ -29,12 +31,13 @@ from agent.protocol.gateway_core import GatewayCore, Timer
 from agent.protocol.gateway_events import (
     FamilyUnanswered,
     GatewayAddressChanged,
+    LimitSet,
     LostReason,
     RelayFound,
     RelayLimit,
     RelayLost,
 )
-from agent.protocol.gateway_exchange import Backoff, Discovery, RequestCycle
+from agent.protocol.gateway_exchange import Backoff, Discovery, ProbeBackoff, RequestCycle
 from agent.protocol.gateway_state import State, Trigger
 from agent.protocol.wire import amt
 from agent.protocol.wire.errors import WireError
@@ -94,6 +97,10 @@ class Gateway(GatewayCore):
         if self._state is State.IDLE:
             self._wake()
 
+    def probe_fast(self, timeout: float | None) -> None:
+        """From the next hint on, wait so many seconds for each answer (see `GatewayConfig.probe_timeout`)."""
+        self.config = replace(self.config, probe_timeout=timeout)
+
     def refresh(self, now: float) -> None:
         """Try again now, as after the uplink came back: back-off starts anew."""
         self._advance(now)
@@ -130,8 +137,13 @@ class Gateway(GatewayCore):
         retry = self._timers.deadline(Timer.RETRY)
         exchange = self._discovery or self._cycle
         if retry is not None and exchange is not None:
+            if exchange is self._cycle and self._state is State.ESTABLISHED:
+                self._cycle.backoff = self._probing(self._cycle.backoff)
             self._timers.set(Timer.RETRY, self._now + exchange.backoff.hurry(retry - self._now))
         elif self._state is State.ESTABLISHED and self._families() and self._hint_is_due():
+            if self.config.probe_timeout is not None:
+                self._request(probe=True)
+                return
             soon = self._now + self.config.initial_timeout
             self._timers.set(Timer.QUERY, min(self._timers.deadline(Timer.QUERY) or soon, soon))
 
@@ -144,7 +156,7 @@ class Gateway(GatewayCore):
         self.counters["hint_silence"] += 1
         awaited = self._timers.deadline(Timer.RETRY) is not None
         if self._state is State.ESTABLISHED and not awaited and self._families() and self._hint_is_due():
-            self._request()
+            self._request(probe=True)
 
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
@@ -202,8 +214,11 @@ class Gateway(GatewayCore):
 
     # Requests and queries (RFC 7450 §5.2.3.5) -------------------------------------------------------------------------
 
-    def _request(self) -> None:
-        """Begin a Request cycle with a fresh nonce, or sink to IDLE when nothing is wanted."""
+    def _request(self, *, probe: bool = False) -> None:
+        """Begin a Request cycle with a fresh nonce, or sink to IDLE when nothing is wanted.
+
+        A `probe` follows a hint that the relay may be gone.
+        """
         families = self._families()
         if not families:
             self._let_go(Trigger.UNWANTED)
@@ -213,8 +228,17 @@ class Gateway(GatewayCore):
         if not self._tunnel.updates.families:
             self._tunnel.opened = False  # a whole interval without a group: the relay has dropped it
         self._timers.clear()
-        self._cycle = RequestCycle(self._chance.nonce(), Backoff(self.config, self._chance), families)
+        backoff = Backoff(self.config, self._chance)
+        if probe:
+            backoff = self._probing(backoff)
+        self._cycle = RequestCycle(self._chance.nonce(), backoff, families)
         self._send_requests(self._cycle)
+
+    def _probing(self, backoff: Backoff) -> Backoff:
+        """The waits of a probe, in place of others, where probes are to be fast."""
+        if self.config.probe_timeout is None or isinstance(backoff, ProbeBackoff):
+            return backoff
+        return ProbeBackoff(self.config, self._chance, self.config.probe_timeout)
 
     def _ask_for(self, family: Family) -> None:
         """Ask for a family that a group came up in during the cycle; its nonce stays, and so does what it brought."""
@@ -246,10 +270,12 @@ class Gateway(GatewayCore):
         self._relay_heard_at = self._now
         self._last_query = self._now
         self._relay_lost_told = False
-        self._limit = message.limit
+        was_limited, self._limit = self._limit, message.limit
         if message.limit and not self._tunnel.opened:
             self._give_way(self._relay)
             return
+        if message.limit and not was_limited:
+            self._events.append(LimitSet(self._relay))
         cycle.pending.discard(answer.family)
         cycle.answered.add(answer.family)
         cycle.abandoned.discard(answer.family)
@@ -306,7 +332,7 @@ class Gateway(GatewayCore):
 
     def _retry_request(self, cycle: RequestCycle) -> None:
         cycle.pending &= self._families()
-        spent = cycle.backoff.attempts >= self.config.request_attempts
+        spent = cycle.backoff.spent
         if cycle.answered and (spent or not cycle.pending):
             self._abandon(cycle)
         elif spent and not cycle.answered and not self._relay_lost_told:
@@ -330,6 +356,8 @@ class Gateway(GatewayCore):
         else:
             self._timers.clear()
             self._move(Trigger.REQUEST)
+            if isinstance(cycle.backoff, ProbeBackoff):
+                cycle.backoff = Backoff(self.config, self._chance)
             self._send_requests(cycle)
 
     def _tell_lost(self, reason: LostReason) -> None:

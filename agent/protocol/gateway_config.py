@@ -40,6 +40,9 @@ class GatewayConfig:
         default_query_interval: taken where a query's QQIC is 0.
         limit_retry: wait after a Query with the L flag before the relay is asked again; None waits for `refresh`.
         hint_interval: at most one hint (ICMP error, silence) starts a Request cycle in this time.
+        probe_timeout: wait for the answer to each Request that a hint brought about, so that a relay that is gone is
+            soon given up; a quarter of it after an ICMP error. None: as patient as with any Request.
+        probe_attempts: unanswered ones of these before the relay counts as lost.
         report_interval: robustness retransmissions follow within this time (RFC 3376 §8.11).
         update_rate: Updates a second beyond a burst of `update_burst`.
         update_burst: Updates that may leave back to back.
@@ -63,6 +66,8 @@ class GatewayConfig:
     default_query_interval: float = 125.0
     limit_retry: float | None = 300.0
     hint_interval: float = 5.0
+    probe_timeout: float | None = None
+    probe_attempts: int = 3
     report_interval: float = 1.0
     update_rate: float = 500.0
     update_burst: int = 32
@@ -83,6 +88,8 @@ class GatewayConfig:
             0 < self.minimum_query_interval <= self.default_query_interval <= self.maximum_query_interval,
             "query intervals must be above 0 and ordered minimum, default, maximum",
         )
+        _require(self.probe_timeout is None or self.probe_timeout > 0, "probe_timeout must be above 0 or None")
+        _require(self.probe_attempts > 0, "probe_attempts must be 1 or more")
         _require(self.limit_retry is None or self.limit_retry > 0, "limit_retry must be above 0 or None")
         _require(min(self.relay_lifetime, self.hint_interval, self.report_interval) >= 0, "times must not be negative")
         _require(self.update_rate > 0 and self.update_burst > 0, "update_rate and update_burst must be above 0")

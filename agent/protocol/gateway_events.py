@@ -40,6 +40,13 @@ class RelayLimit:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitSet:
+    """The relay takes no new tunnels from now on (L flag); the one we have goes on (RFC 7450 §5.1.4.4)."""
+
+    relay: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class RelayLost:
     """Nobody answers; told once an outage. `relay` is None when no relay was found. The machine keeps trying."""
 
@@ -62,4 +69,6 @@ class FamilyUnanswered:
     family: Family
 
 
-Event: TypeAlias = StateChanged | RelayFound | RelayLimit | RelayLost | GatewayAddressChanged | FamilyUnanswered
+Event: TypeAlias = (
+    StateChanged | RelayFound | RelayLimit | LimitSet | RelayLost | GatewayAddressChanged | FamilyUnanswered
+)

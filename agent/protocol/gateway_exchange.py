@@ -57,6 +57,11 @@ class Backoff:
         self._wait = min(2 * self._wait, self._config.maximum_timeout)
         return wait
 
+    @property
+    def spent(self) -> bool:
+        """Whether Requests enough went unanswered."""
+        return self.attempts >= self._config.request_attempts
+
     def hurry(self, wait: float) -> float:
         """What is left of a wait after a hint that it is in vain: a quarter, once an attempt, at least the first wait.
 
@@ -66,6 +71,28 @@ class Backoff:
             return wait
         self._hurried = True
         return min(wait, max(self._config.initial_timeout, wait / 4))
+
+
+class ProbeBackoff(Backoff):
+    """Waits of a Request that a hint brought about: short ones, all of one length."""
+
+    def __init__(self, config: GatewayConfig, chance: Chance, timeout: float) -> None:
+        super().__init__(config, chance)
+        self._timeout = timeout
+
+    def next_wait(self) -> float:
+        """Seconds to wait for the answer to one more attempt."""
+        self.attempts += 1
+        return self._timeout
+
+    @property
+    def spent(self) -> bool:
+        """Whether Requests enough went unanswered."""
+        return self.attempts >= self._config.probe_attempts
+
+    def hurry(self, wait: float) -> float:
+        """What is left of a wait after an ICMP error; each one shortens its own attempt's."""
+        return min(wait, self._timeout / 4)
 
 
 @dataclass(slots=True)

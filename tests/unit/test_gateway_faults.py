@@ -10,7 +10,7 @@ import pytest
 
 from agent.protocol.channels import Endpoint, Family
 from agent.protocol.gateway_config import GatewayConfig
-from agent.protocol.gateway_events import RelayLost
+from agent.protocol.gateway_events import LimitSet, RelayLost
 from agent.protocol.gateway_exchange import Chance
 from agent.protocol.gateway_state import TRANSITIONS, NoTransition, State, Trigger, transition
 from agent.protocol.wire import amt, group_packet
@@ -278,3 +278,54 @@ def test_a_move_that_is_not_in_the_table_raises():
 def test_a_configuration_that_cannot_work_is_refused(fields):
     with pytest.raises(ValueError):
         GatewayConfig(**{"address": amt.ANYCAST_IPV4, **fields})
+
+
+# Fast probes, where channels have another relay to go to --------------------------------------------------------------
+
+
+def test_a_fast_probe_gives_a_silent_relay_up_after_three_short_waits(bench):
+    bench.gateway.probe_fast(0.5)
+    bench.gateway.relay_silent(bench.now)
+    assert kinds(bench.run(1.4)) == [(0, amt.Request), (0.5, amt.Request), (1.0, amt.Request)]
+    assert bench.events(RelayLost) == []
+    bench.run(0.2)
+    assert len(bench.events(RelayLost)) == 1
+
+
+def test_an_icmp_error_starts_a_fast_probe_and_quarters_its_waits(bench):
+    bench.gateway.probe_fast(0.4)
+    begin = bench.now
+    bench.gateway.receive_error(bench.now)
+    assert bench.sent(amt.Request)
+    while not (lost := bench.events(RelayLost)):
+        bench.gateway.receive_error(bench.now)
+        bench.now = bench.gateway.next_deadline()
+        bench.gateway.handle_timer(bench.now)
+        bench.sent()
+    assert len(lost) == 1
+    assert bench.now - begin == pytest.approx(0.3)
+
+
+def test_an_answered_fast_probe_ends_nothing(bench):
+    bench.gateway.probe_fast(0.5)
+    bench.gateway.relay_silent(bench.now)
+    bench.query(bench.sent(amt.Request)[-1].nonce)
+    bench.run(10)
+    assert bench.events(RelayLost) == []
+    assert bench.gateway.state is State.ESTABLISHED
+
+
+def test_a_relay_given_up_fast_is_asked_again_patiently(bench):
+    bench.gateway.probe_fast(0.5)
+    bench.gateway.relay_silent(bench.now)
+    sent = bench.run(120)
+    assert bench.events(RelayLost)
+    assert len([message for _, message in sent if isinstance(message, amt.Request)]) < 12
+
+
+def test_the_l_flag_on_a_tunnel_is_told_once(bench):
+    for _ in range(2):
+        bench.gateway.refresh(bench.now)
+        bench.query(bench.sent(amt.Request)[-1].nonce, limit=True)
+    assert [type(event) for event in bench.events(LimitSet)] == [LimitSet]
+    assert bench.gateway.state is State.ESTABLISHED
