@@ -10,6 +10,7 @@ import click
 
 from agent.cli.configuration import config
 from agent.cli.diagnose import doctor
+from agent.cli.discover import discover
 from agent.cli.observe import channels, interfaces, neighbors, statistics, status, tunnels
 from agent.cli.prepare import prepare
 from agent.cli.steer import drain, join, joins, leave
@@ -85,6 +86,7 @@ for _command in (
     drain,
     config,
     doctor,
+    discover,
     prepare,
     receive_command,
 ):

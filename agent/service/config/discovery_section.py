@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from enum import Enum
-from typing import Annotated
+import re
+from typing import Annotated, Final
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from agent.protocol.discovery import DiscoveryMethod
 from agent.service.config.section import Section
 from agent.service.config.values import AnyAddress, Flag, OneOrMany, Port, Seconds, SecondsOrNone
 
+__all__ = ["DiscoveryMethod", "DiscoverySection"]
 
-class DiscoveryMethod(Enum):
-    """Where candidates come from; relays of the file come before all of them."""
+_LABEL: Final = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 
-    DNS_SD = "dns-sd"
-    ANYCAST = "anycast"
-    DRIAD = "driad"
+
+def _domain(value: str) -> str:
+    """A name of the DNS (RFC 1035 §2.3.4): others than ASCII names are written as xn-- (RFC 5890 §2.3.2.1)."""
+    if not all(map(_LABEL.fullmatch, value.removesuffix(".").split("."))):
+        raise ValueError("is not a domain: labels of letters, digits and hyphens between dots")
+    return value
+
+
+def _once(value: tuple[DiscoveryMethod, ...]) -> tuple[DiscoveryMethod, ...]:
+    if len(set(value)) != len(value):
+        raise ValueError("names a method twice")
+    return value
 
 
 class DiscoverySection(Section):
     """Relay discovery (RFC 8777) for sources without a relay in the file."""
 
-    methods: OneOrMany[DiscoveryMethod] = Field(
+    methods: Annotated[OneOrMany[DiscoveryMethod], AfterValidator(_once)] = Field(
         default=(),
         examples=[["driad", "dns-sd", "anycast"]],
         description="What to ask, in this order; leave out to use only the relays of the file. RFC 8777 §2.3.2's own "
@@ -35,7 +45,10 @@ class DiscoverySection(Section):
     query_timeout: Annotated[Seconds, Field(ge=0.1, le=60)] = Field(
         default=5.0, description="Seconds one DNS question may take, retries included."
     )
-    domain: Annotated[str, Field(strict=True, min_length=1, max_length=253)] | None = Field(
+    queries_per_second: Annotated[int, Field(strict=True, ge=10, le=100_000)] = Field(
+        default=100, description="DNS packets sent at most; a tenth of it in any 100 ms (RFC 8777 §2.4.2: 10)."
+    )
+    domain: Annotated[str, Field(strict=True, max_length=253), AfterValidator(_domain)] | None = Field(
         default=None, examples=["example.net"], description="Domain for DNS-SD; leave out for the host's own."
     )
     anycast: OneOrMany[AnyAddress] = Field(
