@@ -140,7 +140,7 @@ def channels(
     if as_json:
         print_json(found)
         return
-    headers = ["SOURCE", "GROUP", "IN", "OUT", "WANTED BY", ">PACKETS", ">BYTES", ">LAST PACKET", ">JOIN TIME"]
+    headers = ["SOURCE", "GROUP", "IN", "OUT", "WANTED BY", ">PACKETS", ">BYTES", ">LAST PACKET", ">JOIN TIME", "NOTE"]
     rows = [
         (
             row["source"] or "*",
@@ -152,6 +152,7 @@ def channels(
             size(row["bytes"]),
             age(row["last_packet_age"]),
             None if row["join_latency"] is None else f"{row['join_latency'] * 1000:.1f} ms",
+            _note(row),
         )
         for row in found["items"]
     ]
@@ -163,12 +164,15 @@ def channels(
 @as_json
 @agent_options
 def interfaces(client: AgentClient, as_json: bool) -> None:
-    """Interfaces in use, with their IGMP and MLD queriers."""
+    """Interfaces in use, with their IGMP and MLD queriers and PIM routers.
+
+    Under PIM: the link's designated router, how many neighbours there are and how many channels they asked for.
+    """
     found = client.get("interfaces")
     if as_json:
         print_json(found)
         return
-    headers = ["INTERFACE", "ROLE", "STATE", ">MTU", "ADDRESSES", "QUERIER", ">GROUPS", ">PACKETS", ">BYTES"]
+    headers = ["INTERFACE", "ROLE", "STATE", ">MTU", "ADDRESSES", "QUERIER", ">GROUPS", "PIM", ">PACKETS", ">BYTES"]
     rows = [
         (
             row["name"],
@@ -178,6 +182,7 @@ def interfaces(client: AgentClient, as_json: bool) -> None:
             " ".join(row["addresses"]),
             ", ".join(f"{q['protocol']} {'us' if q['elected'] else q['querier_address']}" for q in row["queriers"]),
             sum(q["groups"] for q in row["queriers"]),
+            ", ".join(_pim(item) for item in row["pim"]),
             count(row["packets"]),
             size(row["bytes"]),
         )
@@ -190,13 +195,27 @@ def interfaces(client: AgentClient, as_json: bool) -> None:
 @as_json
 @agent_options
 def neighbors(client: AgentClient, as_json: bool) -> None:
-    """Other multicast routers seen."""
+    """Other multicast routers seen: PIM neighbours, and queriers that won the election against us."""
     found = client.get("neighbors")
     if as_json:
         print_json(found)
         return
-    rows = [(row["interface"], row["address"], row["kind"], age(row["expires_in"])) for row in found["items"]]
-    print_table(["INTERFACE", "ADDRESS", "KIND", ">FORGOTTEN IN"], rows, "no neighbours")
+    headers = ["INTERFACE", "ADDRESS", "KIND", ">UP", ">FORGOTTEN IN", "DR", ">PRIORITY", "GENERATION", "ALSO"]
+    rows = [
+        (
+            row["interface"],
+            row["address"],
+            row["kind"],
+            age(row["uptime"]),
+            age(row["expires_in"]),
+            {True: "yes", False: "no", None: None}[row["designated"]],
+            row["priority"],
+            None if row["generation_id"] is None else f"{row['generation_id']:08x}",
+            " ".join(row["secondary_addresses"]),
+        )
+        for row in found["items"]
+    ]
+    print_table(headers, rows, "no neighbours")
 
 
 @click.command()
@@ -222,15 +241,31 @@ def statistics(client: AgentClient, as_json: bool) -> None:
 
 def _feed(row: dict[str, Any]) -> str:
     tunnels: list[str] = row["tunnels"]
+    if row["upstream"] == "native":
+        return " ".join(filter(None, (row["incoming_interface"], row["upstream_neighbor"])))
     if row["outgoing_interfaces"] and tunnels:
         return tunnels[0] if row["tunnel_count"] == 1 else f"{row['tunnel_count']} tunnels"
     return str(row["incoming_interface"] or "")
 
 
 def _wanted_by(row: dict[str, Any]) -> str:
-    names = [":".join(filter(None, (item["kind"], item["interface"]))) for item in row["interests"][:3]]
+    names = [
+        ":".join(filter(None, (item["kind"], item["interface"], item["neighbor"]))) for item in row["interests"][:3]
+    ]
     more = row["interest_count"] - len(names)
     return " ".join(names) + (f" +{more}" if more > 0 else "")
+
+
+def _note(row: dict[str, Any]) -> str:
+    settled = (f"assert {item['state']} on {item['interface']}" for item in row["asserts"])
+    return ", ".join(filter(None, (row["reason"], *settled)))
+
+
+def _pim(item: dict[str, Any]) -> str:
+    if item["address"] is None:
+        return f"ipv{item['family']} no address"
+    router = "us" if item["designated"] else item["designated_router"]
+    return f"ipv{item['family']} dr {router}, {item['neighbors']} neighbours, {item['channels']} channels"
 
 
 def _say_more(found: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from agent.dataplane.engine import Traffic
 from agent.net.interfaces import Interface
-from agent.service.model import InterfaceRole, InterfaceStatus, Problem, QuerierStatus, Severity
+from agent.service.model import InterfaceRole, InterfaceStatus, PimStatus, Problem, QuerierStatus, Severity
 
 
 def interface_status(
@@ -15,12 +15,19 @@ def interface_status(
     interface: Interface | None,
     queriers: Sequence[QuerierStatus] = (),
     traffic: Traffic | None = None,
+    pim: Sequence[PimStatus] = (),
 ) -> InterfaceStatus:
     """Row of an interface, existing or not."""
     moved = traffic or Traffic()
     if interface is None:
         return InterfaceStatus(
-            name=name, role=role, up=False, queriers=list(queriers), packets=moved.packets, bytes=moved.bytes
+            name=name,
+            role=role,
+            up=False,
+            queriers=list(queriers),
+            pim=list(pim),
+            packets=moved.packets,
+            bytes=moved.bytes,
         )
     return InterfaceStatus(
         name=name,
@@ -30,6 +37,7 @@ def interface_status(
         mtu=interface.mtu,
         addresses=[f"{item.address}/{item.prefix_length}" for item in interface.addresses],
         queriers=list(queriers),
+        pim=list(pim),
         packets=moved.packets,
         bytes=moved.bytes,
     )

@@ -68,6 +68,20 @@ class NeighborKind(Enum):
     PIM = "pim"
 
 
+class UpstreamKind(Enum):
+    """How a channel comes to us."""
+
+    TUNNEL = "tunnel"
+    NATIVE = "native"
+
+
+class AssertState(Enum):
+    """Who forwards a channel onto a link that several routers share: `winner`, we do; `loser`, another does."""
+
+    WINNER = "winner"
+    LOSER = "loser"
+
+
 class JoinOrigin(Enum):
     """Where a static join comes from; only joins of the API can be removed through the API."""
 
@@ -184,6 +198,14 @@ class Interest(Resource):
     )
 
 
+class AssertStatus(Resource):
+    """How the routers of one link settled who forwards a channel onto it (RFC 7761 §4.6)."""
+
+    interface: str = Field(description="Interface onto that link.")
+    state: AssertState = Field(description="`winner`: we forward; `loser`: another router does.")
+    winner: AnyAddress | None = Field(default=None, description="The router that forwards.")
+
+
 class ChannelStatus(Resource):
     """One channel, (S,G) or (*,G)."""
 
@@ -194,7 +216,13 @@ class ChannelStatus(Resource):
         default_factory=list, description="Who asks for it; at most 64 are listed, `interest_count` counts all."
     )
     interest_count: int = Field(default=0, ge=0, description="How many interests there are.")
+    upstream: UpstreamKind | None = Field(
+        default=None, description="How it comes: through a `tunnel`, or by `native` multicast; null when it does not."
+    )
     incoming_interface: str | None = Field(default=None, description="Interface its packets come in on.")
+    upstream_neighbor: AnyAddress | None = Field(
+        default=None, description="PIM neighbour we ask for it; null for a tunnel, or a source on the link itself."
+    )
     outgoing_interfaces: list[str] = Field(default_factory=list, description="Interfaces its packets leave by.")
     tunnels: list[str] = Field(
         default_factory=list,
@@ -211,6 +239,13 @@ class ChannelStatus(Resource):
     join_latency: float | None = Field(
         default=None, ge=0, description="Seconds from the first interest to the first packet; null before it."
     )
+    asserts: list[AssertStatus] = Field(
+        default_factory=list, description="Links on which an Assert settled who forwards it."
+    )
+    reason: str | None = Field(
+        default=None,
+        description="Why it is not forwarded, such as `no_relay`, `assert_lost`, `policy_denied`; null when it is.",
+    )
 
 
 class QuerierStatus(Resource):
@@ -223,6 +258,22 @@ class QuerierStatus(Resource):
     groups: int = Field(default=0, ge=0, description="Groups with at least one listener.")
 
 
+class PimStatus(Resource):
+    """PIM of one IP version on one interface."""
+
+    family: int = Field(ge=4, le=6, description="IP version: 4 or 6.")
+    address: AnyAddress | None = Field(default=None, description="Our address in Hellos; null: nothing is said.")
+    designated_router: AnyAddress | None = Field(default=None, description="The link's designated router.")
+    designated: bool = Field(description="Whether that is us, so that hosts are served by us.")
+    priority: int = Field(ge=0, description="Our priority in the election of it.")
+    hello_interval: float = Field(ge=0, description="Seconds between our Hellos.")
+    neighbors: int = Field(default=0, ge=0, description="PIM neighbours.")
+    channels: int = Field(default=0, ge=0, description="(S,G), (*,G) and (S,G,rpt) states neighbours asked for.")
+    sent: int = Field(default=0, ge=0, description="Packets sent.")
+    received: dict[str, int] = Field(default_factory=dict, description="Messages taken, by kind.")
+    refused: dict[str, int] = Field(default_factory=dict, description="Messages or parts of them refused, by reason.")
+
+
 class InterfaceStatus(Resource):
     """One interface in use."""
 
@@ -233,6 +284,7 @@ class InterfaceStatus(Resource):
     mtu: int | None = Field(default=None, ge=0, description="MTU in bytes.")
     addresses: list[str] = Field(default_factory=list, description="Addresses with prefix length.")
     queriers: list[QuerierStatus] = Field(default_factory=list, description="IGMP and MLD on this interface.")
+    pim: list[PimStatus] = Field(default_factory=list, description="PIM on this interface, by IP version.")
     packets: int = Field(default=0, ge=0, description="Multicast packets forwarded through it by us.")
     bytes: int = Field(default=0, ge=0, description="Bytes of those packets, IP header included.")
 
@@ -243,7 +295,20 @@ class NeighborStatus(Resource):
     kind: NeighborKind = Field(description="What it was seen doing.")
     interface: str = Field(description="Interface it is on.")
     address: AnyAddress = Field(description="Its address on that interface.")
-    expires_in: float | None = Field(default=None, ge=0, description="Seconds until it is forgotten.")
+    expires_in: float | None = Field(
+        default=None, ge=0, description="Seconds until it is forgotten; null: never, or not known."
+    )
+    uptime: float | None = Field(default=None, ge=0, description="PIM: seconds since its first Hello.")
+    designated: bool | None = Field(default=None, description="PIM: whether it is the link's designated router.")
+    priority: int | None = Field(
+        default=None, ge=0, description="PIM: its priority in that election; null when it told none."
+    )
+    generation_id: int | None = Field(
+        default=None, ge=0, description="PIM: drawn anew when it restarts; null when it told none."
+    )
+    secondary_addresses: list[AnyAddress] = Field(
+        default_factory=list, description="PIM: its other addresses on the link."
+    )
 
 
 class StatisticsReport(Resource):

@@ -54,7 +54,8 @@ class PimService:
 
     Attributes:
         links: by interface and family, in configured order.
-        asserts: channels whose forwarding an Assert settled, by interface and channel.
+        config: what the machines run on.
+        asserts: by channel and interface, where an Assert settled who forwards.
         rendezvous: where Registers come in, by our address.
         counts: of what is not one link's: bootstrap messages handed on or refused.
     """
@@ -68,7 +69,7 @@ class PimService:
         open_link: OpenLink = RawLink,
     ) -> None:
         self.links: dict[LinkKey, PimLink] = {}
-        self.asserts: dict[tuple[str, Channel], AssertChanged] = {}
+        self.asserts: dict[Channel, dict[str, AssertChanged]] = {}
         self.rendezvous: RendezvousPoint | None = None
         self.counts: Counter[str] = Counter()
         self._loop = loop
@@ -76,7 +77,7 @@ class PimService:
         self._wishes = wishes
         self._callbacks = callbacks
         self._open_link = open_link
-        self._config = PimConfig()
+        self.config = PimConfig()
         self._rendezvous_addresses: tuple[Address, ...] = ()
         self._events = PimEvents(
             self._neighbors_changed, self._designated_changed, self._assert_changed, self._bootstrap_received
@@ -95,8 +96,8 @@ class PimService:
             PermissionError: the process lacks CAP_NET_RAW.
         """
         wanted, addresses = list(keys), tuple(rendezvous_addresses)
-        is_other = config != self._config or addresses != self._rendezvous_addresses
-        self._config, self._rendezvous_addresses = config, addresses
+        is_other = config != self.config or addresses != self._rendezvous_addresses
+        self.config, self._rendezvous_addresses = config, addresses
         self._metrics.configure((config.assert_preference, config.assert_metric))
         for key in [key for key in self.links if is_other or key not in wanted]:
             self._close_link(key)
@@ -160,7 +161,7 @@ class PimService:
 
     def lost(self, interface: str, channel: Channel) -> bool:
         """Whether another router forwards exactly this channel there."""
-        settled = self.asserts.get((interface, channel))
+        settled = self.asserts.get(channel, {}).get(interface)
         return settled is not None and settled.outcome is AssertOutcome.LOSER
 
     def wrong_interface(self, channel: Channel, interface: str) -> None:
@@ -179,7 +180,7 @@ class PimService:
             self.rendezvous = None
 
     def _open(self, interface: str, family: Family) -> None:
-        link = PimLink(self._loop, interface, family, self._config, self._wishes, self._events, self._open_link)
+        link = PimLink(self._loop, interface, family, self.config, self._wishes, self._events, self._open_link)
         link.machine.set_rendezvous_addresses(
             address for address in self._rendezvous_addresses if address.version == family
         )
@@ -194,9 +195,10 @@ class PimService:
     def _close_link(self, key: LinkKey) -> None:
         interface, family = key
         self.links.pop(key).close()
-        for name, channel in [item for item in self.asserts if item[0] == interface and item[1].family is family]:
-            del self.asserts[name, channel]
-            self._tree.set_assert(name, channel, AssertOutcome.NO_INFO)
+        settled = [channel for channel, here in self.asserts.items() if interface in here and channel.family is family]
+        for channel in settled:
+            self._settle(interface, channel, None)
+            self._tree.set_assert(interface, channel, AssertOutcome.NO_INFO)
         self._tree.set_designated(interface, family, designated=True)
         self._tell()
 
@@ -218,12 +220,18 @@ class PimService:
             event.winner,
             extra={"reason": f"assert_{event.outcome.value}"},
         )
-        if event.outcome is AssertOutcome.NO_INFO:
-            self.asserts.pop((link.interface, event.channel), None)
-        else:
-            self.asserts[link.interface, event.channel] = event
+        self._settle(link.interface, event.channel, None if event.outcome is AssertOutcome.NO_INFO else event)
         self._tree.set_assert(link.interface, event.channel, event.outcome)
         self._callbacks.tree_changed()
+
+    def _settle(self, interface: str, channel: Channel, event: AssertChanged | None) -> None:
+        here = self.asserts.setdefault(channel, {})
+        if event is None:
+            here.pop(interface, None)
+        else:
+            here[interface] = event
+        if not here:
+            del self.asserts[channel]
 
     def _bootstrap_received(self, link: PimLink, event: BootstrapReceived) -> None:
         """Hand a Bootstrap message on if it came from where its BSR is (RFC 5059 §3.1.3)."""

@@ -164,6 +164,10 @@ def _interfaces(rows: Iterable[InterfaceStatus]) -> Iterator[Metric]:
     querier = GaugeMetricFamily(
         "isthmus_interface_querier", "1 when we are the querier.", labels=["interface", "protocol"]
     )
+    of_pim = ["interface", "family"]
+    designated = GaugeMetricFamily("isthmus_pim_designated", "1 when we are the designated router.", labels=of_pim)
+    neighbors = GaugeMetricFamily("isthmus_pim_neighbors", "PIM neighbours.", labels=of_pim)
+    joined = GaugeMetricFamily("isthmus_pim_channels", "States PIM neighbours asked for.", labels=of_pim)
     for row in rows:
         values = [row.name, row.role.value]
         up.add_metric(values, row.up)
@@ -172,7 +176,12 @@ def _interfaces(rows: Iterable[InterfaceStatus]) -> Iterator[Metric]:
         for item in row.queriers:
             groups.add_metric([row.name, item.protocol], item.groups)
             querier.add_metric([row.name, item.protocol], item.elected)
-    yield from (up, packets, size, groups, querier)
+        for pim in row.pim:
+            values = [row.name, f"ipv{pim.family}"]
+            designated.add_metric(values, pim.designated)
+            neighbors.add_metric(values, pim.neighbors)
+            joined.add_metric(values, pim.channels)
+    yield from (up, packets, size, groups, querier, designated, neighbors, joined)
 
 
 def _tunnels(rows: list[TunnelStatus]) -> Iterator[Metric]:
