@@ -88,9 +88,7 @@ class UnicastRules:
         self._table = table
         self._timer: asyncio.TimerHandle | None = None
         self._earliest = 0.0
-        # Routes out of a tunnel interface nobody holds open any more lead nowhere, even after a crash.
-        for name in ("ipv4", "ipv6"):
-            write_sysctl("net", name, "conf", tunnel_interface, "ignore_routes_with_linkdown", value="1")
+        ignore_dead_routes(tunnel_interface)
         self._news = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, 0)
         try:
             self._news.bind((0, _GROUPS))
@@ -214,6 +212,12 @@ class UnicastRules:
                 self._have_rules(family)  # somebody may have flushed them
             except OSError as error:
                 self._count(error)
+
+
+def ignore_dead_routes(tunnel_interface: str) -> None:
+    """Have the kernel pass over routes out of a tunnel interface that nobody holds open, even after a crash."""
+    for name in ("ipv4", "ipv6"):
+        write_sysctl("net", name, "conf", tunnel_interface, "ignore_routes_with_linkdown", value="1")
 
 
 def _address_family(family: Family) -> int:

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from agent.dataplane.engine import Engine, NewSource
 from agent.dataplane.userspace import UserspaceEngine
 from agent.net.mroute import DEFAULT_TABLE, MulticastRouter, MulticastRoutingUnsupportedError
-from agent.net.tap import Tap, TapSettings
+from agent.net.tap import Tap
 from agent.protocol.channels import Family
-from agent.service.config import Configuration, EngineChoice
+from agent.service.config import Configuration, EngineChoice, GatewayMode
+from agent.service.frr_mode import FrrMode, tap_settings
 from agent.service.gateway_settings import families
 
 _log = logging.getLogger(__name__)
@@ -27,12 +28,14 @@ class BuiltEngine:
         release: to be called after the engine's `close`.
         reason: why this one was chosen.
         missing: why families the configuration wants are not carried here; empty where all are.
+        frr: our side of the tunnel interface in mode `frr`, None in the other.
     """
 
     engine: Engine
     release: Callable[[], None]
     reason: str
     missing: dict[Family, str]
+    frr: FrrMode | None = None
 
 
 def build_engine(
@@ -43,9 +46,12 @@ def build_engine(
     Raises:
         agent.net.tap.TapError: the tunnel interface is not to be had.
         agent.net.mroute.MulticastRoutingError: another daemon owns multicast routing, or the kernel has none.
+        OSError: the kernel refuses the rules mode `frr` needs.
     """
     gateway = configuration.gateway
-    tap = Tap(TapSettings(name=gateway.tunnel_interface, addresses=gateway.tunnel_addresses))
+    tap = Tap(tap_settings(configuration))
+    if gateway.mode is GatewayMode.FRR:
+        return _beside_frr(loop, configuration, tap, on_new_source)
     routers: dict[Family, MulticastRouter] = {}
     try:
         missing = _open_routers(routers, families(configuration), gateway.mroute_table or DEFAULT_TABLE)
@@ -54,6 +60,28 @@ def build_engine(
         _close(tap, routers.values())
         raise
     return BuiltEngine(engine, lambda: _close(tap, routers.values()), _reason(configuration), missing)
+
+
+def _beside_frr(
+    loop: asyncio.AbstractEventLoop, configuration: Configuration, tap: Tap, on_new_source: NewSource
+) -> BuiltEngine:
+    """The engine writes into the tap, and FRR's multicast routing takes it from there."""
+    try:
+        frr = FrrMode(loop, configuration, tap, families(configuration))
+    except BaseException:
+        tap.close()
+        raise
+
+    def release() -> None:
+        frr.close()
+        tap.close()
+
+    try:
+        engine = UserspaceEngine(loop, tap, None, on_new_source)
+    except BaseException:
+        release()
+        raise
+    return BuiltEngine(engine, release, _reason(configuration), {}, frr)
 
 
 def _reason(configuration: Configuration) -> str:
