@@ -3,7 +3,8 @@
 A vector starts with `== name ==`. Then, at the beginning of a line:
 
     rfc TEXT            the section the bytes come from
-    decode DECODER      amt (a UDP payload), group (an IP packet with IGMP or MLD), ip, or udp (an IP packet with UDP)
+    decode DECODER      amt (a UDP payload), group (an IP packet with IGMP or MLD), pim (an IP packet with PIM), ip, or
+                        udp (an IP packet with UDP)
     decode-only REASON  an encoder never writes these bytes
     hex                 followed by indented lines: bytes, two spaces, what they are; or `@name`, another vector's bytes
     expect TYPE         followed by indented lines: field and value; several values are separated by spaces

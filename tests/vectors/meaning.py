@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
-from agent.protocol.wire import amt, groups, ip
+from agent.protocol.wire import amt, groups, ip, pim
 from agent.protocol.wire.group_packet import GroupPacket
 
 if TYPE_CHECKING:
@@ -77,6 +77,48 @@ def _record(text: str) -> groups.GroupRecord:
     return groups.GroupRecord(
         groups.RecordType[kind], ip_address(group), tuple(ip_address(source) for source in sources)
     )
+
+
+def pim_message(vector: Vector) -> pim.Message:
+    """The PIM message a vector describes; `source_address` is the message's, `source` the packet's."""
+    values: dict[str, Any] = {}
+    groups_listed = []
+    for name, text in vector.fields:
+        if name in {"source", "destination"}:
+            continue
+        if name == "group" and vector.expect == "JoinPrune":
+            groups_listed.append(_join_prune_group(text))
+        elif name in {"upstream", "group", "bsr"}:
+            values[name] = ip_address(text)
+        elif name == "source_address":
+            values["source"] = None if text == "none" else ip_address(text)
+        elif name == "addresses":
+            values[name] = tuple(ip_address(address) for address in text.split())
+        elif name in {"packet", "body"}:
+            values[name] = bytes.fromhex(text)
+        elif name == "lan_prune_delay" and text != "none":
+            propagation, override, tracking = text.split()
+            values[name] = pim.LanPruneDelay(int(propagation), int(override), FLAGS[tracking])
+        else:
+            values[name] = FLAGS[text] if text in FLAGS else None if text == "none" else int(text, 0)
+    if vector.expect == "JoinPrune":
+        values["groups"] = tuple(groups_listed)
+    return getattr(pim, vector.expect)(**values)
+
+
+def _join_prune_group(text: str) -> pim.JoinPruneGroup:
+    """`GROUP/BITS join SOURCE... prune SOURCE...`, sources with `,wildcard` and `,rpt`."""
+    prefix, *words = text.split()
+    group, bits = prefix.split("/")
+    lists: dict[str, list[pim.EncodedSource]] = {"join": [], "prune": []}
+    chosen = lists["join"]
+    for word in words:
+        if word in lists:
+            chosen = lists[word]
+            continue
+        address, *flags = word.split(",")
+        chosen.append(pim.EncodedSource(ip_address(address), **dict.fromkeys(flags, True)))
+    return pim.JoinPruneGroup(ip_address(group), int(bits), tuple(lists["join"]), tuple(lists["prune"]))
 
 
 def ip_packet(vector: Vector) -> ip.IPPacket:
