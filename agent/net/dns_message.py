@@ -139,11 +139,11 @@ def _read_sections(wire: bytes, position: int, counts: list[int]) -> tuple[list[
 
 
 def _next_alias(wire: bytes, answers: list[RawRecord], name: dns.name.Name) -> tuple[Alias, dns.name.Name] | None:
-    """The alias that stands at `name`: its CNAME record, or one made from a DNAME record above it (RFC 6672 §2.2)."""
-    for record in answers:
-        if record.type == RdataType.CNAME and record.owner == name:
-            target = _name_at(wire, record)
-            return Alias(name.to_text(), "CNAME", target.to_text(), record.ttl), target
+    """The alias that leads on from `name`: a DNAME record above it, or its CNAME record.
+
+    The CNAME record a server makes from a DNAME record says the same, with a TTL of 0 if the server is old (RFC 6672
+    §3.1), so the DNAME record is what counts.
+    """
     for record in answers:
         if record.type == RdataType.DNAME and name != record.owner and name.is_subdomain(record.owner):
             target = _name_at(wire, record)
@@ -152,6 +152,10 @@ def _next_alias(wire: bytes, answers: list[RawRecord], name: dns.name.Name) -> t
             except dns.name.NameTooLong as error:
                 raise BadReply("a DNAME record makes a name that is too long") from error
             return Alias(record.owner.to_text(), "DNAME", target.to_text(), record.ttl), substituted
+    for record in answers:
+        if record.type == RdataType.CNAME and record.owner == name:
+            target = _name_at(wire, record)
+            return Alias(name.to_text(), "CNAME", target.to_text(), record.ttl), target
     return None
 
 
