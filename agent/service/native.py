@@ -106,11 +106,6 @@ class NativeFirst:
                 del self._chosen[source]
                 self._routes.forget(source)
 
-    def metric(self, source: Address) -> int:
-        """Metric of the unicast route to a source, for Asserts; 0 when there is no route."""
-        route = self._routes.towards(source)
-        return route.metric if route is not None else 0
-
     def _upstream(self, source: Address) -> NativeUpstream | None:
         route = self._routes.towards(source)
         if route is None:

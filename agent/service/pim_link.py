@@ -7,8 +7,7 @@ import logging
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
-from typing import Final, Protocol
+from typing import Protocol
 
 from agent.net.group_socket import GroupSocket
 from agent.net.interfaces import Interface
@@ -27,18 +26,12 @@ from agent.protocol.pim_events import (
     NeighborUp,
     PimEvent,
 )
+from agent.protocol.pim_packet import ALL_PIM_ROUTERS, encode_packet
 from agent.protocol.wire import pim
-from agent.protocol.wire.ip import IPPacket
 from agent.service.driver import Driver
 from agent.tree import InterestKind, Owner
 
 _log = logging.getLogger(__name__)
-
-ALL_PIM_ROUTERS: Final = {Family.IPV4: ip_address("224.0.0.13"), Family.IPV6: ip_address("ff02::d")}
-"""RFC 7761 §4.9: where every PIM message of a link goes."""
-
-_INTERNETWORK_CONTROL: Final = 0xC0
-"""Class selector 6, as routing protocols have it (RFC 4594 §3.1)."""
 
 
 class Wishes(Protocol):
@@ -98,14 +91,26 @@ class PimLink:
         self.machine = PimInterface(config, family, system.random, lambda: secrets.randbits(32))
         self.link = open_link(loop, interface, family, self._receive, LinkProtocol.PIM)
         self._driver = Driver(loop, self.machine, self._drain)
+        self._is_there = True
         self.machine.start(loop.time())
 
-    def follow(self, interface: Interface | None) -> None:
-        """Take over the interface's present state: absent, down, or up with an address to speak from."""
+    def follow(self, interface: Interface | None) -> bool:
+        """Take over the interface's present state: absent, down, or up with an address to speak from.
+
+        Neighbours of an interface that is gone are gone with it; of one that is down they may come back in time.
+
+        Returns:
+            Whether the machine begins anew, and has to be told again what to join and what can be asserted.
+        """
+        begins = interface is not None and not self._is_there
+        self._is_there = interface is not None
+        if begins:
+            self.machine.start(self._driver.now)
+        if interface is None:
+            self._leave_routers()
+            self.link.close()  # a device that was renamed is another interface now
+            self.machine.stop(self._driver.now)
         if interface is None or not interface.up:
-            if interface is None:
-                self._leave_routers()
-                self.link.close()  # a device that was renamed is another interface now
             self.machine.set_address(None, (), self._driver.now)
         else:
             self.link.reopen()
@@ -118,6 +123,7 @@ class PimLink:
             )
             self.machine.set_address(primary, others, self._driver.now)
         self._driver.flush()
+        return begins
 
     def flush(self) -> None:
         """Send what the machine wants sent after it was called, once in the loop's next turn."""
@@ -143,9 +149,7 @@ class PimLink:
         source, destination = self.machine.address, ALL_PIM_ROUTERS[self.family]
         if source is None:
             return False
-        payload = pim.encode(message, source, destination)
-        packet = IPPacket(source, destination, pim.PROTOCOL_PIM, payload, ttl=1, traffic_class=_INTERNETWORK_CONTROL)
-        return self.link.send(packet.encode())
+        return self.link.send(encode_packet(message, source, destination))
 
     def _receive(self, packet: bytes) -> None:
         if not _is_multicast(packet):  # what is sent to us alone comes through the rendezvous point's own sockets

@@ -14,10 +14,11 @@ from agent.net.rawlink import RawLink
 from agent.protocol.channels import Address, Channel, Family
 from agent.protocol.pim_config import PimConfig
 from agent.protocol.pim_events import AssertChanged, AssertOutcome, BootstrapReceived, DesignatedRouterChanged
+from agent.protocol.pim_packet import ALL_PIM_ROUTERS
 from agent.protocol.upstream import NativeUpstream, Upstream
 from agent.protocol.wire import pim
 from agent.service.pim_asserts import AssertMetrics
-from agent.service.pim_link import ALL_PIM_ROUTERS, PimEvents, PimLink, Wishes
+from agent.service.pim_link import PimEvents, PimLink, Wishes
 from agent.service.rendezvous_point import RendezvousPoint
 from agent.tree import GroupPlan, Tree
 
@@ -116,8 +117,8 @@ class PimService:
     def follow(self, name: str) -> None:
         """An interface came, went or changed."""
         for (interface, _), link in self.links.items():
-            if interface == name:
-                link.follow(self._callbacks.get_interface(name))
+            if interface == name and link.follow(self._callbacks.get_interface(name)):
+                self._tell_all(link)
 
     def find_neighbor(self, interface: str, address: Address) -> Address | None:
         """Primary address of the neighbour that has `address` on `interface`."""
@@ -185,12 +186,17 @@ class PimService:
             address for address in self._rendezvous_addresses if address.version == family
         )
         self.links[interface, family] = link
-        for channel, upstream in list(self._joined.items()):
-            if upstream.interface == interface and channel.family is family:
-                self.join(channel, upstream)
-        for channel, metric in self._metrics.told(interface, family):
-            link.machine.set_forwarding(channel, metric, link.now)
+        self._tell_all(link)
         link.follow(self._callbacks.get_interface(interface))
+
+    def _tell_all(self, link: PimLink) -> None:
+        """A machine that begins is told what to join and what can be asserted."""
+        for channel, upstream in list(self._joined.items()):
+            if upstream.interface == link.interface and channel.family is link.family:
+                self.join(channel, upstream)
+        for channel, metric in self._metrics.told(link.interface, link.family):
+            link.machine.set_forwarding(channel, metric, link.now)
+        link.flush()
 
     def _close_link(self, key: LinkKey) -> None:
         interface, family = key
