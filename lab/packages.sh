@@ -30,7 +30,7 @@ for group in "$@"; do
             need conntrack conntrack; need ffmpeg ffmpeg ;;
         peers) # programs the tests talk to
             need tshark tshark; need tcpdump tcpdump; need iperf iperf; need ping iputils-ping
-            need systemd-analyze systemd; need named bind9 ;;
+            need systemd-analyze systemd ;;
         routers) # routing daemons and name servers the domain of the lab has
             need_file /usr/lib/frr/pimd frr; need named bind9; need dig bind9-dnsutils; wants_pimd=yes ;;
         guest) # what building the User Mode Linux guest takes
