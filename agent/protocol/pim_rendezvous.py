@@ -1,4 +1,4 @@
-"""As much of a rendezvous point as a border needs, and the rule by which Bootstrap messages travel on.
+"""As much of a rendezvous point as a border needs.
 
 A DR of the domain registers its sources with us when we are the RP of their groups (RFC 7761 §4.4.2). Our (*,G) leads
 to a relay, not to them, so packets inside Registers are never forwarded: each Register is answered by a Register-Stop,
@@ -24,15 +24,13 @@ from agent.protocol.channels import (
 from agent.protocol.pim_events import SourceRegistered
 from agent.protocol.wire import ip
 from agent.protocol.wire.errors import Malformed, Truncated, WireError
-from agent.protocol.wire.pim_messages import Bootstrap, Register, RegisterStop
+from agent.protocol.wire.pim_messages import Register, RegisterStop
 
 KEEPALIVE_PERIOD: Final = 185.0
 """RP_Keepalive_Period: seconds a source counts as active after a Register (RFC 7761 §4.11)."""
 
 REGISTER_STOP_INTERVAL: Final = 1.0
 """Seconds in which one DR is told only once to stop registering a source."""
-
-_ALL_PIM_ROUTERS: Final = (IPv4Address("224.0.0.13"), IPv6Address("ff02::d"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,31 +146,10 @@ class Rendezvous:
         self._messages.append(OutgoingRegisterStop(RegisterStop(channel.group, channel.source), source, destination))
 
 
-def may_forward_bootstrap(
-    message: Bootstrap, sender: Address, destination: Address, hop_limit: int, rpf_neighbor: Address | None
-) -> bool:
-    """Whether a Bootstrap message goes out of the other interfaces (RFC 5059 §3.1.3, §3.4).
-
-    Args:
-        message: what came.
-        sender: source of its packet.
-        destination: of its packet; one by unicast is for the receiver alone.
-        hop_limit: TTL or hop limit of its packet, 1 on a link.
-        rpf_neighbor: primary address of the neighbour towards the BSR, the BSR's own on its link; None without a route.
-    """
-    return (
-        not message.no_forward
-        and hop_limit == 1
-        and destination in _ALL_PIM_ROUTERS
-        and is_unicast(message.bsr)
-        and sender == rpf_neighbor
-    )
-
-
 def _ends(register: Register) -> tuple[Address, Address]:
     """Source and group of the packet inside.
 
-    Of a Null-Register only the addresses count: some send a header without checksum (RFC 7761 §4.9.3).
+    Of a Null-Register only the addresses count: FRR sends a header without checksum (RFC 7761 §4.9.3).
 
     Raises:
         WireError: no IP packet.

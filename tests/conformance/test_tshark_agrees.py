@@ -96,8 +96,9 @@ NOT_WHOLE = {"ipv4-first-fragment", "ipv4-last-fragment", "ipv6-fragment", "ipv6
 """Fragments, and stand-ins for OSPF that are only about their IP headers."""
 
 
-OTHERWISE_SUMMED = {"pim-register-summed-whole", "pim-frr-8.4.4-register"}
-"""A Register summed as some peers do, and one whose inner UDP checksum its host had left to an interface."""
+OTHERWISE_SUMMED = {"pim-register-summed-whole", "pim-frr-8.4.4-register", "pim-frr-8.4.4-null-register"}
+"""A Register summed as some peers do; one whose inner UDP checksum its host had left to an interface; one whose inner
+header has no checksum at all."""
 
 
 @pytest.mark.parametrize("vector", chosen(with_fields=False))
