@@ -11,6 +11,7 @@ import click
 from agent.cli.configuration import config
 from agent.cli.diagnose import doctor
 from agent.cli.discover import discover
+from agent.cli.frr import frr_config
 from agent.cli.observe import channels, interfaces, neighbors, statistics, status, tunnels
 from agent.cli.prepare import prepare
 from agent.cli.steer import drain, join, joins, leave
@@ -88,6 +89,7 @@ for _command in (
     doctor,
     discover,
     prepare,
+    frr_config,
     receive_command,
 ):
     main.add_command(_command)

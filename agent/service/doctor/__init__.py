@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from agent.service.doctor.finding import Finding, Verdict
+from agent.service.doctor.frr import check_frr
 from agent.service.doctor.host import Host
 from agent.service.doctor.kernel import check_kernel
 from agent.service.doctor.network import check_network
@@ -21,5 +22,6 @@ def examine(path: Path | None = None, host: Host | None = None) -> list[Finding]
     findings, configuration = check_configuration(path, DEFAULT_CONFIG)
     findings.extend(check_kernel(host, configuration))
     findings.extend(check_network(host, configuration))
+    findings.extend(check_frr(host, configuration))
     findings.extend(check_surroundings(host, configuration))
     return findings

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from agent.service.config import Configuration, Role
+from agent.service.config import Configuration, GatewayMode, Role
 from agent.service.doctor.finding import Finding, fail, ok, unknown, warn
 from agent.service.doctor.host import Host
 
@@ -29,9 +29,12 @@ def check_kernel(host: Host, configuration: Configuration | None) -> Iterator[Fi
     role = None if configuration is None else configuration.role
     if role is not Role.RELAY:
         yield _tap(host)
+        is_beside_frr = configuration is not None and configuration.gateway.mode is GatewayMode.FRR
         wanted = (True, True) if configuration is None else (configuration.gateway.ipv4, configuration.gateway.ipv6)
         yield from (
-            _multicast_routing(host, version) for version, is_wanted in zip((4, 6), wanted, strict=True) if is_wanted
+            (_routing_of_frr if is_beside_frr else _multicast_routing)(host, version)
+            for version, is_wanted in zip((4, 6), wanted, strict=True)
+            if is_wanted
         )
     if role is not Role.GATEWAY:
         yield _memberships(host)
@@ -70,11 +73,10 @@ def _tap(host: Host) -> Finding:
 
 def _multicast_routing(host: Host, version: int) -> Finding:
     name = f"multicast-routing-ipv{version}"
-    table = host.text("/proc/net/ip_mr_vif" if version == 4 else "/proc/net/ip6_mr_vif")
-    if table is None:
+    interfaces = _routed_interfaces(host, version)
+    if interfaces is None:
         option = "CONFIG_IP_MROUTE" if version == 4 else "CONFIG_IPV6_MROUTE"
         return fail(name, f"this kernel has no IPv{version} multicast routing", f"Use a kernel with {option}.")
-    interfaces = [line.split()[1] for line in table.splitlines()[1:] if len(line.split()) > 1]
     daemons = {f"{command} (pid {pid})" for pid, command in host.commands().items() if command in _ROUTING_DAEMONS}
     agents = {pid for pid, command in host.commands().items() if command == "amt-agent"}
     if not interfaces:
@@ -98,6 +100,27 @@ def _multicast_routing(host: Host, version: int) -> Finding:
         f"in use on {', '.join(interfaces)} by a program that cannot be told",
         "Find it (ss -w -p shows raw sockets, also in other containers of this network) and stop it.",
     )
+
+
+def _routing_of_frr(host: Host, version: int) -> Finding:
+    """In mode `frr` the routing socket is to be FRR's."""
+    name, wanted = f"multicast-routing-ipv{version}", "pimd" if version == 4 else "pim6d"
+    if wanted not in host.commands().values():
+        return warn(name, f"FRR's {wanted} does not run", f"Set {wanted}=yes in /etc/frr/daemons and restart FRR.")
+    interfaces = _routed_interfaces(host, version)
+    if not interfaces:
+        return warn(
+            name, f"{wanted} runs and has no interface", "Configure PIM on its interfaces: amt-agent frr-config."
+        )
+    return ok(name, f"{wanted} has it, on {', '.join(interfaces)}")
+
+
+def _routed_interfaces(host: Host, version: int) -> list[str] | None:
+    """Interfaces of the multicast routing socket; None where the kernel has no multicast routing."""
+    table = host.text("/proc/net/ip_mr_vif" if version == 4 else "/proc/net/ip6_mr_vif")
+    if table is None:
+        return None
+    return [line.split()[1] for line in table.splitlines()[1:] if len(line.split()) > 1]
 
 
 def _memberships(host: Host) -> Finding:
