@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from crash.fleet import PASSWORD, Fleet
 
 from lab.manager import FINISHED, USERNAME, Manager
-from lab.namespaces import LabError
+from lab.namespaces import LabError, wait_until
 
 PLATFORM = {"mx80": "junos", "iosxe": "iosxe"}
 CONFIRM_MINUTES = 5
@@ -37,6 +37,8 @@ CHANGED: dict[str, dict[str, Any]] = {
     "mx80": INTENTS["mx80"] | {"tunnel_limit": 4000},
     "iosxe": INTENTS["iosxe"] | {"iosxe": {"tunnel_address": "10.226.9.1", "tunnel_prefix_length": 24}},
 }
+YEARS = "315360000"
+"""Interval of what is not to come between: each relay has its own moment in it, and every one is then far away."""
 SERVE = (
     "--no-poll",
     "--job-lease-seconds",
@@ -46,9 +48,9 @@ SERVE = (
     "--device-threads",
     "200",
     "--drift-interval-seconds",
-    "86400",
+    YEARS,
     "--backup-interval-seconds",
-    "86400",
+    YEARS,
 )
 
 Item = TypeVar("Item")
@@ -100,6 +102,23 @@ def enrol(manager: Manager, fleet: Fleet, indices: Iterable[int] | None = None, 
         return Enrolled(fleet, index, identifier)
 
     return [one(index) for index in (range(fleet.count) if indices is None else indices)]
+
+
+def backed_up(manager: Manager, relays: list[Enrolled]) -> None:
+    """Wait for the manager's first backup of each new relay, which could come between the messages of a change."""
+    for relay in relays:
+        wait_until(lambda: backups(manager, relay), 120.0, "the first backup", 0.2)  # noqa: B023
+
+
+def checked(manager: Manager, relay: Enrolled) -> None:
+    """Look for drift, which the manager else does of its own accord as soon as a change was applied."""
+    job = str(manager.call("POST", f"/relays/{relay.id}/check-drift")["id"])
+    finished(manager, [job], 60.0)
+
+
+def backups(manager: Manager, relay: Enrolled, reason: str = "") -> list[dict[str, Any]]:
+    """Those of a relay, taken for `reason` if one is given."""
+    return manager.items(f"/backups?relay_id={relay.id}" + (f"&reason={reason}" if reason else ""))
 
 
 def plan(manager: Manager, relay: Enrolled) -> dict[str, Any]:
