@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from agent.net.interfaces import Interface
+from agent.net.link import OpenLink
+from agent.net.rawlink import RawLink
 from agent.net.rpf import UnicastRoutes
 from agent.protocol.channels import Address, Channel, Family
 from agent.protocol.upstream import NativeUpstream, Upstream
@@ -39,6 +41,7 @@ class GatewayPim:
         relays: Selector,
         permits_source: Callable[[Channel], bool],
         on_changed: Callable[[], None],
+        open_link: OpenLink = RawLink,
     ) -> None:
         """Follow routes; nothing is spoken before `configure`.
 
@@ -50,6 +53,7 @@ class GatewayPim:
             relays: chooses the tunnels of what is not native.
             permits_source: whether a source met in the domain may be forwarded.
             on_changed: called when the tree was told something new.
+            open_link: opens the link of an interface; beside FRR, that of the tunnel interface.
 
         Raises:
             OSError: no rtnetlink socket could be had.
@@ -68,7 +72,7 @@ class GatewayPim:
             source_met=self.source_met,
             tree_changed=on_changed,
         )
-        self.service = PimService(loop, tree, wishes, callbacks)
+        self.service = PimService(loop, tree, wishes, callbacks, open_link)
         self.native_first = NativeFirst(self.routes, self.service, relays, self._mark)
 
     def configure(self, configuration: Configuration, families: tuple[Family, ...]) -> None:

@@ -27,10 +27,12 @@ def pim_config(configuration: Configuration) -> PimConfig:
 
 
 def pim_interfaces(configuration: Configuration) -> tuple[str, ...]:
-    """Interfaces the agent speaks PIM on as a router of its own; none beside FRR, which has them."""
+    """Interfaces the agent speaks PIM on: beside FRR only the tunnel interface, where FRR is its neighbour."""
     gateway = configuration.gateway
-    if gateway.mode is not GatewayMode.ROUTER or not configuration.pim.enabled:
+    if not configuration.pim.enabled:
         return ()
+    if gateway.mode is GatewayMode.FRR:
+        return (gateway.tunnel_interface,)
     return (*gateway.downstream, *gateway.native)
 
 
