@@ -31,6 +31,7 @@ class Refusal(Enum):
     TOO_BIG = "too_big"
     RECEIVE_OVERFLOW = "receive_overflow"  # the kernel dropped it because the socket's buffer was full
     OUTPUT_ERROR = "output_error"
+    DUPLICATE = "duplicate"  # another upstream of the channel brought it first, or still forwards it
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,8 @@ class Traffic:
 class Counters:
     """What an engine counted: channels and tunnels since they were set, the rest since the engine started.
 
-    A tunnel that is added again under its name goes on counting; `forwarded` includes tunnels that are gone.
+    A tunnel that is added again under its name goes on counting; `forwarded` is what came out of tunnels and was handed
+    on, those that are gone included.
     """
 
     channels: dict[Channel, Traffic] = field(default_factory=dict)
@@ -77,11 +79,37 @@ class Counters:
     forwarded: Traffic = field(default_factory=Traffic)
 
 
-class Engine(Protocol):
-    """Forwards what arrives through tunnels to downstream interfaces.
+NewSource = Callable[[Channel, str], None]
+"""Called with (channel, tunnel name) when any-source interest meets a source not yet set."""
 
-    All methods are called from the event loop's thread.
+FirstPacket = Callable[[Channel, str], None]
+"""Called with (channel, tunnel name) at a tunnel's first packet of a channel since it was set for it."""
+
+InterfaceUpcall = Callable[[Channel, str], None]
+"""Called with (channel, interface name) for what the kernel's multicast routing tells of a packet there."""
+
+
+def ignore(_channel: Channel, _name: str) -> None:
+    """What the callbacks of an engine do until somebody sets them."""
+
+
+class Engine(Protocol):
+    """Forwards what arrives through tunnels, or natively, to downstream interfaces.
+
+    All methods are called from the event loop's thread, and so are the callbacks.
+
+    Attributes:
+        on_first_packet: `set_channel` from within the call lets the very packet through.
+        on_wrong_interface: packets of a channel that is set come in on another interface than its incoming one: the
+            native upstream is there, or another router forwards it too (Assert). At most once in 3 s for a channel
+            (the kernel's bound), and bounded in all.
+        on_unknown_source: a channel that is not set came in on an interface that is watched; told again after 10 s
+            at the earliest, and bounded in all.
     """
+
+    on_first_packet: FirstPacket
+    on_wrong_interface: InterfaceUpcall
+    on_unknown_source: InterfaceUpcall
 
     @property
     def name(self) -> str:
@@ -97,13 +125,18 @@ class Engine(Protocol):
     def remove_tunnel(self, name: str) -> None:
         """Stop reading a tunnel's socket; the caller closes it."""
 
-    def set_channel(self, channel: Channel, tunnels: frozenset[str], interfaces: frozenset[str]) -> None:
-        """Forward `channel` (source given) from `tunnels` out of `interfaces`; replaces what was set before.
+    def set_channel(
+        self, channel: Channel, tunnels: frozenset[str], interfaces: frozenset[str], incoming: str | None = None
+    ) -> None:
+        """Forward `channel` (source given) out of `interfaces`; replaces what was set before, with no gap in between.
 
-        Interfaces that do not exist yet join in after `interface_changed`.
+        It comes from `tunnels`, or natively from `incoming`: then packets of `tunnels` are not forwarded, only counted
+        and announced by `on_first_packet`. Of more than one tunnel every packet is forwarded once, the copy that comes
+        first. Interfaces that do not exist yet join in after `interface_changed`.
 
         Raises:
-            EngineError: the kernel cannot forward it (no multicast routing for the family, too many interfaces).
+            EngineError: the kernel cannot forward it (no multicast routing for the family, too many interfaces, no
+                such incoming interface, or the engine only feeds another daemon's routing).
         """
 
     def remove_channel(self, channel: Channel) -> None:
@@ -115,24 +148,36 @@ class Engine(Protocol):
     def remove_group(self, group: Address) -> None:
         """Forget any-source interest; channels already set stay."""
 
+    def watch_interface(self, name: str) -> None:
+        """Take part in multicast routing on an interface before any channel uses it, so that its sources are told.
+
+        Raises:
+            EngineError: the kernel cannot route on it, or too many interfaces are in use.
+        """
+
+    def unwatch_interface(self, name: str) -> None:
+        """Watch an interface no longer; channels set stay."""
+
     def interface_changed(self, name: str) -> None:
-        """Attach a downstream interface again after it was created, removed or recreated; channels naming it follow."""
+        """Attach an interface again after it was created, removed or recreated; channels naming it follow."""
 
     def set_local_networks(self, networks: Iterable[Network]) -> None:
         """Replace the prefixes whose addresses may not be the source of a tunnelled packet."""
 
     def traffic(self, channel: Channel) -> Traffic | None:
-        """What was forwarded of one channel since it was set, None when it is not set; cheap enough to poll."""
+        """What was forwarded of one channel since it was set, None when it is not set; cheap enough to poll.
+
+        Of native channels the kernel counts, and takes a train of datagrams for one packet.
+        """
+
+    def feed_traffic(self, channel: Channel) -> dict[str, int]:
+        """Packets of a channel that came through each of its tunnels since it was set for it, forwarded or not."""
 
     def tunnel_traffic(self) -> dict[str, Traffic]:
-        """What came through each tunnel, cheap enough to poll."""
+        """What came through each tunnel for channels set, copies not forwarded included; cheap enough to poll."""
 
     def counters(self) -> Counters:
         """A snapshot of the counters."""
 
     def close(self) -> None:
         """Stop reading and forwarding, leave nothing in the kernel."""
-
-
-NewSource = Callable[[Channel, str], None]
-"""Called with (channel, tunnel name) when any-source interest meets a source not yet set."""

@@ -3,19 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from agent.dataplane.engine import Counters, EngineError, NewSource, Refusal, Traffic, TunnelSocket
+from agent.dataplane.engine import (
+    Counters,
+    FirstPacket,
+    InterfaceUpcall,
+    NewSource,
+    Refusal,
+    Traffic,
+    TunnelSocket,
+    ignore,
+)
+from agent.dataplane.userspace_channels import ChannelTable
+from agent.dataplane.userspace_duplicates import DUPLICATE_WINDOW
 from agent.dataplane.userspace_flow import DONT_FRAGMENT_SOURCE, Flow, flow_of
 from agent.dataplane.userspace_output import TapOutput
-from agent.dataplane.userspace_sources import SourceAnnouncer
-from agent.dataplane.userspace_state import ChannelState, TunnelState
+from agent.dataplane.userspace_routes import KernelRoutes
+from agent.dataplane.userspace_state import TunnelState
 from agent.dataplane.userspace_trains import AMT_HEADER_SIZE, Key, Train, TrainSorter
 from agent.net.dont_fragment import DontFragmentError, DontFragmentRule
-from agent.net.mroute import MulticastRouter, MulticastRoutingError
+from agent.net.mroute import MulticastRouter
 from agent.net.receive_batch import (
     BatchReceiver,
     Message,
@@ -40,10 +50,12 @@ class UserspaceEngine:
     Args:
         loop: the event loop; every method is called from its thread.
         tap: the device packets enter the kernel through.
-        routers: multicast routing per family; a family without one cannot be forwarded.
+        routers: multicast routing per family; a family without one cannot be forwarded. None: another daemon (FRR)
+            routes what the engine writes into the tap, every channel that is set.
         on_new_source: called when any-source interest meets a new source; `set_channel` from within the call lets the
             very packet through.
         local_networks: prefixes whose addresses may not be the source of a tunnelled packet.
+        duplicate_window: seconds two copies of a packet that comes through several tunnels may be apart.
     """
 
     name = "userspace"
@@ -52,21 +64,22 @@ class UserspaceEngine:
         self,
         loop: asyncio.AbstractEventLoop,
         tap: Tap,
-        routers: Mapping[Family, MulticastRouter],
+        routers: Mapping[Family, MulticastRouter] | None,
         on_new_source: NewSource,
         local_networks: Iterable[Network] = (),
+        duplicate_window: float = DUPLICATE_WINDOW,
     ) -> None:
+        self.on_first_packet: FirstPacket = ignore
+        self.on_wrong_interface: InterfaceUpcall = ignore
+        self.on_unknown_source: InterfaceUpcall = ignore
         self._loop = loop
         self._tap = tap
-        self._routers = dict(routers)
-        self._on_new_source = on_new_source
+        self._routes = KernelRoutes(loop, tap.name, routers, self._tell_wrong_interface, self._tell_unknown_source)
+        self._channels = ChannelTable(loop, self._routes, on_new_source, self._tell_first_packet, duplicate_window)
         self._receiver = BatchReceiver()
         self._tunnels: dict[str, TunnelState] = {}
-        self._channels: dict[bytes, ChannelState] = {}
-        self._groups: dict[bytes, frozenset[str]] = {}
         self._flows: dict[tuple[Key, int], Flow | Refusal] = {}
         self._networks: tuple[Network, ...] = ()
-        self._announcer = SourceAnnouncer()
         self._refused: Counter[Refusal] = Counter()
         self._departed = Traffic()
         self._rule: DontFragmentRule | None = None
@@ -75,21 +88,16 @@ class UserspaceEngine:
             tap.fd, self._receiver.memory, segmentation=tap.segmentation, dont_fragment=self._rule is not None
         )
         self.set_local_networks(local_networks)
-        for router in self._routers.values():
-            loop.add_reader(router.fileno(), router.drain)
 
     @property
     def details(self) -> dict[str, str]:
         """How the engine works on this host."""
-        families = {family.name.lower(): f"table {router.table}" for family, router in self._routers.items()}
-        missing = {family.name.lower(): "no multicast routing" for family in Family if family not in self._routers}
         trains = {tunnel.trains for tunnel in self._tunnels.values()}
         return {
             **self._tap.details,
             "receive": "recvmmsg with UDP_GRO" if trains != {False} else "recvmmsg, this kernel has no UDP_GRO",
             "dont_fragment": self._rule_state,
-            **families,
-            **missing,
+            **self._routes.details,
         }
 
     def add_tunnel(self, tunnel: TunnelSocket) -> None:
@@ -98,7 +106,7 @@ class UserspaceEngine:
         self.remove_tunnel(tunnel.name)
         state = TunnelState(tunnel)
         if former is not None:
-            state.packets, state.bytes = former.packets, former.bytes
+            state.packets, state.bytes, state.withheld = former.packets, former.bytes, former.withheld
             self._departed.packets -= former.packets
             self._departed.bytes -= former.bytes
         self._tunnels[tunnel.name] = state
@@ -115,42 +123,43 @@ class UserspaceEngine:
         self._departed.bytes += state.bytes
         self._refused[Refusal.RECEIVE_OVERFLOW] += dropped_by_socket(state.settings.socket) - state.dropped
 
-    def set_channel(self, channel: Channel, tunnels: frozenset[str], interfaces: frozenset[str]) -> None:
-        """Forward `channel` from `tunnels` out of `interfaces`; replaces what was set before.
+    def set_channel(
+        self, channel: Channel, tunnels: frozenset[str], interfaces: frozenset[str], incoming: str | None = None
+    ) -> None:
+        """Forward `channel` out of `interfaces`, from `tunnels` or natively from `incoming`.
 
         Raises:
             EngineError: the kernel cannot forward it.
         """
-        if channel.source is None:
-            raise EngineError(f"{channel} has no source")
-        key = channel.source.packed + channel.group.packed
-        state = self._channels.get(key) or ChannelState(channel)
-        if interfaces != state.interfaces:
-            self._route(channel.source, channel.group, interfaces)
-            state.interfaces = interfaces
-        state.tunnels = tunnels
-        self._channels[key] = state
+        self._channels.set(channel, tunnels, interfaces, incoming)
 
     def remove_channel(self, channel: Channel) -> None:
         """Stop forwarding; nothing happens when the channel is unknown."""
-        if channel.source is None:
-            return
-        state = self._channels.pop(channel.source.packed + channel.group.packed, None)
-        if state is not None:
-            self._routers[channel.family].remove_route(channel.source, channel.group)
+        self._channels.remove(channel)
 
     def set_group(self, group: Address, tunnels: frozenset[str]) -> None:
         """Report each new source of `group` arriving through `tunnels` to `on_new_source`."""
-        self._groups[group.packed] = tunnels
+        self._channels.set_group(group, tunnels)
 
     def remove_group(self, group: Address) -> None:
         """Forget any-source interest; channels already set stay."""
-        self._groups.pop(group.packed, None)
+        self._channels.remove_group(group)
 
     def interface_changed(self, name: str) -> None:
-        """Attach a downstream interface again after it was created, removed or recreated."""
-        for router in self._routers.values():
-            router.interface_changed(name)
+        """Attach an interface again after it was created, removed or recreated."""
+        self._routes.interface_changed(name)
+
+    def watch_interface(self, name: str) -> None:
+        """Take part in multicast routing on an interface before any channel uses it.
+
+        Raises:
+            EngineError: the kernel cannot route on it, or too many interfaces are in use.
+        """
+        self._routes.watch(name)
+
+    def unwatch_interface(self, name: str) -> None:
+        """Watch an interface no longer; channels set stay."""
+        self._routes.unwatch(name)
 
     def set_local_networks(self, networks: Iterable[Network]) -> None:
         """Replace the prefixes whose addresses may not be the source of a tunnelled packet."""
@@ -161,14 +170,17 @@ class UserspaceEngine:
 
     def traffic(self, channel: Channel) -> Traffic | None:
         """What was forwarded of one channel since it was set, None when it is not set."""
-        if channel.source is None:
-            return None
-        state = self._channels.get(channel.source.packed + channel.group.packed)
-        return None if state is None else Traffic(state.packets, state.bytes)
+        state = self._channels.get(channel)
+        return None if state is None else self._channels.traffic(state)
+
+    def feed_traffic(self, channel: Channel) -> dict[str, int]:
+        """Packets of a channel that came through each of its tunnels since it was set for it, forwarded or not."""
+        state = self._channels.get(channel)
+        return {} if state is None else dict(state.feeds)
 
     def tunnel_traffic(self) -> dict[str, Traffic]:
-        """What came through each tunnel."""
-        return {name: Traffic(state.packets, state.bytes) for name, state in self._tunnels.items()}
+        """What came through each tunnel for channels set, copies not forwarded included."""
+        return {name: state.traffic for name, state in self._tunnels.items()}
 
     def counters(self) -> Counters:
         """A snapshot of the counters."""
@@ -176,14 +188,13 @@ class UserspaceEngine:
         for tunnel in self._tunnels.values():
             refused[Refusal.RECEIVE_OVERFLOW] += dropped_by_socket(tunnel.settings.socket) - tunnel.dropped
         refused[Refusal.OUTPUT_ERROR] += self._output.errors
-        tunnels = self.tunnel_traffic()
         return Counters(
-            channels={state.channel: Traffic(state.packets, state.bytes) for state in self._channels.values()},
-            tunnels=tunnels,
+            channels={state.channel: self._channels.traffic(state) for state in self._channels},
+            tunnels=self.tunnel_traffic(),
             refused={refusal: count for refusal, count in refused.items() if count},
             forwarded=Traffic(
-                self._departed.packets + sum(traffic.packets for traffic in tunnels.values()),
-                self._departed.bytes + sum(traffic.bytes for traffic in tunnels.values()),
+                self._departed.packets + sum(tunnel.packets for tunnel in self._tunnels.values()),
+                self._departed.bytes + sum(tunnel.bytes for tunnel in self._tunnels.values()),
             ),
         )
 
@@ -191,12 +202,8 @@ class UserspaceEngine:
         """Stop reading and forwarding for good; routes, tunnels and the rule go. Safe to call twice."""
         for name in tuple(self._tunnels):
             self.remove_tunnel(name)
-        for state in tuple(self._channels.values()):
-            self.remove_channel(state.channel)
-        for router in self._routers.values():
-            self._loop.remove_reader(router.fileno())
-        self._routers.clear()
-        self._groups.clear()
+        self._channels.close()
+        self._routes.close()
         if self._rule is not None:
             self._rule.close()
             self._rule = None
@@ -210,14 +217,14 @@ class UserspaceEngine:
             return f"packets carrying it pass one by one: {error}"
         return "restored on trains by nftables"
 
-    def _route(self, source: Address, group: Address, interfaces: frozenset[str]) -> None:
-        router = self._routers.get(Family.of(group))
-        if router is None:
-            raise EngineError(f"no multicast routing for {Family.of(group).name} on this host")
-        try:
-            router.set_route(source, group, self._tap.name, interfaces)
-        except MulticastRoutingError as error:
-            raise EngineError(str(error)) from error
+    def _tell_first_packet(self, channel: Channel, tunnel: str) -> None:
+        self.on_first_packet(channel, tunnel)
+
+    def _tell_wrong_interface(self, channel: Channel, interface: str) -> None:
+        self.on_wrong_interface(channel, interface)
+
+    def _tell_unknown_source(self, channel: Channel, interface: str) -> None:
+        self.on_unknown_source(channel, interface)
 
     def _is_local(self, address: Address) -> bool:
         return any(address in network for network in self._networks if network.version == address.version)
@@ -328,34 +335,25 @@ class UserspaceEngine:
 
     def _emit(self, tunnel: TunnelState, flow: Flow, train: Train) -> None:
         count = len(train.members)
-        channel = self._admit(tunnel, flow)
+        channel = self._channels.admit(flow.channel, tunnel.settings.name, count)
         if isinstance(channel, Refusal):
             self._refused[channel] += count
             return
+        size = train.size - AMT_HEADER_SIZE
+        if channel.incoming is not None:
+            train.members = []
+        elif channel.copies is not None:
+            name, now = tunnel.settings.name, self._loop.time()
+            train.members = channel.copies.first_copies(self._receiver.memory, flow, train, name, now)
+        if copies := count - len(train.members):
+            self._refused[Refusal.DUPLICATE] += copies
+            tunnel.withheld.packets += copies
+            tunnel.withheld.bytes += copies * size
+            if not train.members:
+                return
         taken = self._output.write(flow, train)
-        octets = taken * (train.size - AMT_HEADER_SIZE)
+        octets = taken * size
         channel.packets += taken
         channel.bytes += octets
         tunnel.packets += taken
         tunnel.bytes += octets
-
-    def _admit(self, tunnel: TunnelState, flow: Flow) -> ChannelState | Refusal:
-        name = tunnel.settings.name
-        channel = self._channels.get(flow.channel)
-        if channel is not None and name in channel.tunnels:
-            return channel
-        group = flow.channel[len(flow.channel) // 2 :]
-        if name not in self._groups.get(group, ()):
-            return Refusal.NOT_SUBSCRIBED
-        if self._announcer.admit(flow.channel, name, self._loop.time()):
-            self._on_new_source(_channel_of(flow.channel), name)
-            channel = self._channels.get(flow.channel)
-            if channel is not None and name in channel.tunnels:
-                return channel
-        return Refusal.SOURCE_PENDING
-
-
-def _channel_of(octets: bytes) -> Channel:
-    half = len(octets) // 2
-    family = socket.AF_INET if half == 4 else socket.AF_INET6
-    return Channel.parse(socket.inet_ntop(family, octets[:half]), socket.inet_ntop(family, octets[half:]))

@@ -20,9 +20,11 @@ from pyroute2 import NetlinkError
 from agent.net.mroute_layout import (
     MRT_ADD_MFC,
     MRT_ADD_VIF,
+    MRT_ASSERT,
     MRT_DEL_MFC,
     MRT_DEL_VIF,
     MRT_INIT,
+    MRT_PIM,
     MRT_TABLE,
     SIOCGETSGCNT,
     SLOTS,
@@ -89,7 +91,11 @@ class MulticastRouter:
     Args:
         family: IPv4 or IPv6.
         table: number of the table; another than the default one is reached through rules on the incoming
-            interfaces, which exist until `close`.
+            interfaces and those watched, which exist until `close`.
+
+    Attributes:
+        tells_wrong_interface: whether the kernel tells of every packet of a known route on another interface than its
+            incoming one; without that it tells only of interfaces the route goes out of.
 
     Raises:
         MulticastRoutingError: one of its kinds, with what to do about it.
@@ -102,6 +108,8 @@ class MulticastRouter:
         self._interfaces: dict[str, _Interface] = {}
         self._routes: dict[tuple[Address, Address], _Route] = {}
         self._rules: set[str] = set()
+        self._watched: set[str] = set()
+        self.tells_wrong_interface = False
         try:
             self._socket = self._layout.open_socket()
         except PermissionError as error:
@@ -121,6 +129,9 @@ class MulticastRouter:
     def set_route(self, source: Address, group: Address, incoming: str, outgoing: Iterable[str]) -> None:
         """Forward (source, group) from `incoming` to `outgoing`, replacing what was set before.
 
+        The kernel's entry is changed in place, the incoming interface too: no packet meets a table without it, and its
+        counters go on.
+
         Outgoing interfaces that do not exist are remembered and join in once `interface_changed` finds them.
 
         Raises:
@@ -133,9 +144,6 @@ class MulticastRouter:
         if not self._interfaces[incoming].index:
             raise MulticastRoutingError(f"incoming interface {incoming} does not exist")
         self._direct(incoming)
-        previous = self._routes.get((source, group))
-        if previous is not None and previous.incoming != incoming:
-            self._delete(source, group, previous)
         self._add(source, group, wanted)
         self._routes[source, group] = wanted
 
@@ -144,6 +152,28 @@ class MulticastRouter:
         route = self._routes.pop((source, group), None)
         if route is not None:
             self._delete(source, group, route)
+
+    def watch(self, name: str) -> None:
+        """Give an interface its slot now, so that packets without a route are told of with `drain`.
+
+        One that does not exist is remembered, as an outgoing one is.
+
+        Raises:
+            InterfaceLimitError: no slot is left.
+            MulticastRoutingError: the kernel refused.
+        """
+        self._watched.add(name)
+        try:
+            self._slot(name)
+            self._direct(name)
+        except MulticastRoutingError:
+            self._watched.discard(name)
+            raise
+
+    def unwatch(self, name: str) -> None:
+        """Give up what `watch` did, unless a route needs it."""
+        self._watched.discard(name)
+        self._release(name)
 
     def interface_changed(self, name: str) -> None:
         """Look at an interface again: attach it when it is new or was recreated, forget its index when it is gone."""
@@ -190,6 +220,7 @@ class MulticastRouter:
             self._rule("del", name)
         self._socket.close()  # the kernel does MRT_DONE
         self._routes.clear()
+        self._watched.clear()
         self._interfaces.clear()
 
     def _initialise(self) -> None:
@@ -211,6 +242,10 @@ class MulticastRouter:
             ) from error
         self._layout.silence(self._socket)
         self._socket.setblocking(False)
+        self._socket.setsockopt(level, MRT_ASSERT, struct.pack("=i", 1))
+        with contextlib.suppress(OSError):  # a kernel without PIM
+            self._socket.setsockopt(level, MRT_PIM, struct.pack("=i", 1))
+            self.tells_wrong_interface = True
 
     def _slot(self, name: str) -> int:
         interface = self._interfaces.get(name)
@@ -232,8 +267,13 @@ class MulticastRouter:
         raise InterfaceLimitError(f"the kernel routes multicast between {SLOTS} interfaces at most, all are in use")
 
     def _release_unused(self) -> None:
-        needed = {name for route in self._routes.values() for name in (route.incoming, *route.outgoing)}
-        for name in set(self._interfaces) - needed:
+        for name in tuple(self._interfaces):
+            self._release(name)
+
+    def _release(self, name: str) -> None:
+        """Empty a slot nothing needs."""
+        routed = any(name == route.incoming or name in route.outgoing for route in self._routes.values())
+        if name in self._interfaces and name not in self._watched and not routed:
             self._detach(self._interfaces.pop(name))
 
     def _attach(self, name: str, interface: _Interface) -> None:

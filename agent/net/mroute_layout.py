@@ -20,6 +20,8 @@ SLOTS: Final = 32
 """Interfaces one multicast routing table holds (MAXVIFS, MAXMIFS)."""
 
 MRT_INIT, MRT_DONE, MRT_ADD_VIF, MRT_DEL_VIF, MRT_ADD_MFC, MRT_DEL_MFC = range(200, 206)
+MRT_ASSERT: Final = 207
+MRT_PIM: Final = 208
 MRT_TABLE: Final = 209
 SIOCGETSGCNT: Final = 0x89E1  # the same number for both families
 

@@ -1,16 +1,44 @@
-"""What happened to each channel over time: since when it is wanted, when its first packet came, if it still flows."""
+"""What happened to each channel over time: since when it is wanted, when its first packet came, if it still flows.
+
+Channels that are wanted and refused before they are anybody's interest (policy, limits) are kept beside them, with why.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
 
 from agent.dataplane.engine import Traffic
-from agent.protocol.channels import Channel
+from agent.protocol.channels import Address, Channel
 
 FAST_SAMPLING: Final = 10.0
 """Seconds after a join in which its first packet is looked for closely."""
+
+
+REFUSED_KEPT: Final = 4096
+"""Refused channels remembered; of more the oldest are forgotten."""
+
+
+HEARD_KEPT: Final = 4096
+"""Unwanted native sources remembered; of more the oldest are forgotten."""
+
+HEARD_TIME: Final = 12.0
+"""Seconds an unwanted native source is remembered; the kernel tells again of one that goes on after 10."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedChannel:
+    """A channel somebody wants and does not get.
+
+    Attributes:
+        since: when it was refused first, in seconds on the loop's clock.
+        reason: why, a short word or a sentence.
+    """
+
+    since: float
+    reason: str
 
 
 @dataclass(slots=True)
@@ -41,12 +69,14 @@ class ChannelLedger:
     def __init__(self) -> None:
         self._records: dict[Channel, ChannelRecord] = {}
         self._awaited: dict[Channel, float] = {}
+        self._refused: dict[Channel, RefusedChannel] = {}
 
     def __len__(self) -> int:
         return len(self._records)
 
     def open(self, channel: Channel, now: float) -> None:
-        """Begin a record; an open one goes on."""
+        """Begin a record; an open one goes on. A refusal is over."""
+        self._refused.pop(channel, None)
         if channel not in self._records:
             self._records[channel] = ChannelRecord(now)
             self._awaited[channel] = now
@@ -63,6 +93,27 @@ class ChannelLedger:
     def channels(self) -> list[Channel]:
         """Every channel with a record, oldest first."""
         return list(self._records)
+
+    def refuse(self, channel: Channel, reason: str, now: float) -> None:
+        """Remember that a channel is refused; one that is carried all the same, for others, is not."""
+        if channel in self._records:
+            return
+        known = self._refused.pop(channel, None)
+        if len(self._refused) >= REFUSED_KEPT:
+            del self._refused[next(iter(self._refused))]
+        self._refused[channel] = RefusedChannel(known.since if known is not None else now, reason)
+
+    def forgive(self, channel: Channel) -> None:
+        """Forget a refusal: nobody wants the channel any more, or it is let in."""
+        self._refused.pop(channel, None)
+
+    def refusal(self, channel: Channel) -> RefusedChannel | None:
+        """Why a channel is refused, None when it is not."""
+        return self._refused.get(channel)
+
+    def refused(self) -> dict[Channel, RefusedChannel]:
+        """Every refused channel."""
+        return dict(self._refused)
 
     @property
     def is_awaiting(self) -> bool:
@@ -104,3 +155,34 @@ class ChannelLedger:
         if record is None:
             return None
         return record.since if record.last_moved is None else record.last_moved
+
+
+class HeardSources:
+    """Native sources the kernel told of when nobody wanted them."""
+
+    def __init__(self) -> None:
+        self._heard: dict[Address, dict[Channel, tuple[str, float]]] = {}
+        self._order: dict[Channel, None] = {}
+
+    def add(self, channel: Channel, interface: str, now: float) -> None:
+        """Remember where a channel was heard."""
+        self._drop(channel)
+        if len(self._order) >= HEARD_KEPT:
+            self._drop(next(iter(self._order)))
+        self._order[channel] = None
+        self._heard.setdefault(channel.group, {})[channel] = (interface, now)
+
+    def take(self, group: Address, now: float) -> Iterator[tuple[Channel, str]]:
+        """Channels of a group heard lately, each with its interface; they are forgotten."""
+        found = self._heard.pop(group, {})
+        for channel in found:
+            del self._order[channel]
+        return ((channel, interface) for channel, (interface, since) in found.items() if now - since <= HEARD_TIME)
+
+    def _drop(self, channel: Channel) -> None:
+        if channel in self._order:
+            del self._order[channel]
+            of_group = self._heard[channel.group]
+            del of_group[channel]
+            if not of_group:
+                del self._heard[channel.group]

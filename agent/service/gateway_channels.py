@@ -1,19 +1,23 @@
-"""Keeps tunnels and engine in step with the tree: changed groups are planned again, only differences applied."""
+"""Keeps upstreams and engine in step with the tree: changed groups are planned again, only differences applied.
+
+A channel that gets another upstream moves make before break (`agent.service.channel_moves`).
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from typing import Final
 
 from agent.dataplane.engine import Engine, EngineError, Traffic
-from agent.protocol.channels import NOTHING, Address, Channel
-from agent.service.channel_ledger import ChannelLedger
-from agent.service.tunnel import Tunnel
-from agent.tree import EMPTY_PLAN, GroupPlan, Route, Tree
+from agent.protocol.channels import Address, Channel, Filter
+from agent.protocol.upstream import Upstream
+from agent.service.channel_asked import Joiner, NobodyToJoin, TunnelMemberships, UpstreamRequests
+from agent.service.channel_ledger import ChannelLedger, HeardSources
+from agent.service.channel_moves import ChannelMoves, Move, feed_of, needs_move
+from agent.tree import EMPTY_PLAN, GroupPlan, Route, Tree, tunnels_of
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +38,12 @@ SWEEP_SAMPLES: Final = 5
 RETRIED_AT_ONCE: Final = 100
 """Channels the engine refused that are offered to it again in one slow sample."""
 
+SETTLE_TIME: Final = 0.5
+"""Seconds in which copies are recognised after a channel left a tunnel for another."""
+
+RouteChanged = Callable[[Channel, Route | None, Route | None], None]
+"""Called with (channel, route before, route now); None: not carried."""
+
 LEARNED_SOURCE_LIFETIME: Final = 210.0
 """Seconds of silence after which a source that any-source interest brought is forgotten (RFC 7761 §4.11 Keepalive)."""
 
@@ -41,28 +51,53 @@ LEARNED_SOURCE_LIFETIME: Final = 210.0
 class ChannelControl:
     """Applies plans and watches counters.
 
+    Args:
+        loop: the event loop.
+        tree: who wants what.
+        engine: what forwards.
+        tunnels: by name; followed as they come and go.
+        joiner: what native channels are asked of.
+        settle_time: seconds in which copies are recognised after a channel left a tunnel for another.
+
     Attributes:
         ledger: times of every channel.
-        unserved: channels no relay serves.
+        unserved: channels nothing brings.
         refused: channels the engine does not forward, and why.
         sent: what was forwarded out of each interface; it never goes back, and is at most a sample old.
         on_sample: called once a slow sample.
+        on_route_changed: called for each channel that is carried otherwise now.
+        on_group_applied: called with each group that was planned again, and its plan.
+        explain_unserved: says why nothing brings a channel.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, tree: Tree, engine: Engine, tunnels: Mapping[str, Tunnel]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tree: Tree,
+        engine: Engine,
+        tunnels: Mapping[str, TunnelMemberships],
+        joiner: Joiner | None = None,
+        settle_time: float = SETTLE_TIME,
     ) -> None:
         self.ledger = ChannelLedger()
         self.unserved: set[Channel] = set()
         self.refused: dict[Channel, str] = {}
         self.sent: dict[str, Traffic] = {}
         self.on_sample: Callable[[], None] = lambda: None
+        self.on_route_changed: RouteChanged = lambda _channel, _before, _now: None
+        self.on_group_applied: Callable[[Address, GroupPlan], None] = lambda _group, _plan: None
+        self.explain_unserved: Callable[[Channel], str] = lambda _channel: "no_relay"
         self._loop = loop
         self._tree = tree
         self._engine = engine
         self._tunnels = tunnels
+        self._asked = UpstreamRequests(tunnels, joiner or NobodyToJoin())
+        self._moves = ChannelMoves(loop, settle_time, self._moved)
+        self._heard = HeardSources()
+        self._dead: set[str] = set()
         self._plans: dict[Address, GroupPlan] = {}
         self._changed: dict[Address, None] = {}
+        self._unasked: dict[Address, None] = {}
         self._is_pending = False
         self._is_paused = False
         self._is_closed = False
@@ -110,29 +145,69 @@ class ChannelControl:
         if self._tree.learn(channel):
             self._apply_now(channel.group)
 
+    def unknown_source(self, channel: Channel, interface: str) -> None:
+        """The kernel met a source on an interface of ours: forward it if it is native there and somebody wants it.
+
+        The kernel does not tell again soon; so one nobody wants yet is remembered, in case somebody does.
+        """
+        if self._tree.learn(channel, interface):
+            self._apply_now(channel.group)
+        else:
+            self._heard.add(channel, interface, self._loop.time())
+
+    def wrong_interface(self, channel: Channel, interface: str) -> None:
+        """Packets of a channel come in on an interface it is not taken from: perhaps the upstream it moves to."""
+        self._moves.seen_on_interface(channel, interface)
+
+    def first_packet(self, channel: Channel, tunnel: str) -> None:
+        """A tunnel's first packet of a channel came: perhaps the upstream it moves to."""
+        self._moves.seen_in_tunnel(channel, tunnel)
+
+    def upstream_failed(self, tunnel: str) -> None:
+        """A tunnel is known dead: channels that leave it wait for nothing."""
+        self._dead.add(tunnel)
+        self._moves.end_those(lambda move: self._is_dead(move.old))
+
+    def upstream_recovered(self, tunnel: str) -> None:
+        """A tunnel is well again."""
+        self._dead.discard(tunnel)
+
     def set_paused(self, paused: bool) -> None:
-        """While paused nothing is wanted of any tunnel, whatever the tree says."""
+        """While paused nothing is wanted of any upstream, whatever the tree says."""
         self._is_paused = paused
         self._tree.mark_all()
         self.apply()
 
     def forget_tunnel(self, name: str) -> None:
         """A tunnel is replaced: what was asked of it has to be asked again of its successor."""
-        for group, plan in self._plans.items():
-            if name in plan.subscriptions:
-                rest = {key: wanted for key, wanted in plan.subscriptions.items() if key != name}
-                self._plans[group] = replace(plan, subscriptions=rest)
+        self._asked.forget_tunnel(name)
+        self._moves.end_those(lambda move: set(tunnels_of(move.old)) == {name})
 
     def subscriptions(self, tunnel: str) -> int:
         """Channels that come through a tunnel, (*,G) as one beside its sources."""
-        return sum(
-            (plan.any_source == tunnel) + sum(1 for route in plan.routes.values() if route.tunnel == tunnel)
-            for plan in self._plans.values()
-        )
+        return sum(plan.through(tunnel) for plan in self._plans.values())
+
+    def refuse(self, channel: Channel, reason: str) -> None:
+        """Somebody wants a channel and does not get it: remember why (policy, limit and the like)."""
+        self.ledger.refuse(channel, reason, self._loop.time())
+
+    def forgive(self, channel: Channel) -> None:
+        """A refused channel is not wanted any more, or is let in."""
+        self.ledger.forgive(channel)
+
+    def reason(self, channel: Channel) -> str | None:
+        """Why a channel that is wanted is not carried; None when it is, or nobody wants it."""
+        if channel in self.refused:
+            return f"engine: {self.refused[channel]}"
+        if channel in self.unserved:
+            return self.explain_unserved(channel)
+        refusal = self.ledger.refusal(channel)
+        return None if refusal is None else refusal.reason
 
     def close(self) -> None:
         """Stop sampling; later changes are not applied."""
         self._is_closed = True
+        self._moves.close()
         for timer in (self._slow, self._fast):
             if timer is not None:
                 timer.cancel()
@@ -154,28 +229,88 @@ class ChannelControl:
         else:
             self._plans[group] = new
         self._apply_engine(group, old, new)
-        for name in old.subscriptions.keys() | new.subscriptions.keys():
-            wanted = new.subscriptions.get(name, NOTHING)
-            if wanted != old.subscriptions.get(name, NOTHING) and name in self._tunnels:
-                self._tunnels[name].set_membership(group, wanted)
+        self._ask(group)
         self._apply_ledger(group, old, new)
+        self.on_group_applied(group, new)
+        if new is not EMPTY_PLAN:
+            for channel, interface in self._heard.take(group, self._loop.time()):
+                self._loop.call_soon(self._engine.on_unknown_source, channel, interface)
 
     def _apply_engine(self, group: Address, old: GroupPlan, new: GroupPlan) -> None:
         for channel in old.routes.keys() - new.routes.keys():
             self._sample(channel, self._loop.time(), old)
+            self._moves.cancel(channel)
             self._engine.remove_channel(channel)
             self.refused.pop(channel, None)
+            self.on_route_changed(channel, old.routes[channel], None)
         for channel, route in new.routes.items():
             before = old.routes.get(channel)
-            if before != route:
-                if before is not None:
-                    self._sample(channel, self._loop.time(), old)
-                self._set_channel(channel, route)
+            if before == route:
+                continue
+            if before is not None:
+                self._sample(channel, self._loop.time(), old)
+                self._turn_to(channel, before.upstream, route.upstream)
+            self._set_channel(channel, route)
+            self.on_route_changed(channel, before, route)
         if old.any_source != new.any_source:
-            if new.any_source is None:
-                self._engine.remove_group(group)
-            else:
-                self._engine.set_group(group, frozenset((new.any_source,)))
+            self._turn_to(Channel(None, group), old.any_source, new.any_source)
+            self._set_group(group, new.any_source)
+
+    def _turn_to(self, channel: Channel, before: Upstream | None, after: Upstream | None) -> None:
+        """Take a channel from another upstream, of which its packets are not there yet."""
+        move = self._moves.get(channel)
+        if move is not None and move.is_released:
+            move = None
+        carrier = before if move is None else move.old
+        self._moves.cancel(channel)
+        if carrier is None or after is None or self._is_dead(carrier) or not needs_move(carrier, after):
+            return
+        if move is not None:
+            begun = Move(carrier, after, move.filters, move.join)
+        else:
+            begun = Move(carrier, after, self._held(channel, carrier), self._asked.joined(channel))
+        self._moves.begin(channel, begun)
+
+    def _held(self, channel: Channel, carrier: Upstream) -> dict[str, Filter]:
+        """What is to be asked of the old tunnels as long as a channel moves."""
+        if channel.source is not None:
+            return {name: Filter.include((channel.source,)) for name in tunnels_of(carrier)}
+        return {name: self._asked.told(channel.group, name) for name in tunnels_of(carrier)}
+
+    def _is_dead(self, upstream: Upstream) -> bool:
+        names = tunnels_of(upstream)
+        return bool(names) and all(name in self._dead or name not in self._tunnels for name in names)
+
+    def _moved(self, channel: Channel) -> None:
+        """A move went on: the engine is told at once, upstreams in the loop's next turn, for many channels together."""
+        if self._is_closed:
+            return
+        plan = self.plan(channel.group)
+        if channel.source is None:
+            self._set_group(channel.group, plan.any_source)
+        elif channel in plan.routes:
+            self._set_channel(channel, plan.routes[channel])
+        if not self._unasked:
+            self._loop.call_soon(self._ask_changed)
+        self._unasked[channel.group] = None
+
+    def _ask_changed(self) -> None:
+        groups = list(self._unasked)
+        self._unasked.clear()
+        if not self._is_closed:
+            for group in groups:
+                self._ask(group)
+
+    def _ask(self, group: Address) -> None:
+        self._asked.apply(group, self.plan(group), self._moves.of_group(group))
+
+    def _set_group(self, group: Address, any_source: Upstream | None) -> None:
+        move = self._moves.get(Channel(None, group))
+        names = frozenset(tunnels_of(any_source) + (tunnels_of(move.old) if move is not None else ()))
+        if names:
+            self._engine.set_group(group, names)
+        else:
+            self._engine.remove_group(group)
 
     def _sample(self, channel: Channel, now: float, plan: GroupPlan | None = None) -> None:
         """Take a look at a channel's counters while it goes as `plan` says, or as applied now."""
@@ -191,7 +326,8 @@ class ChannelControl:
 
     def _set_channel(self, channel: Channel, route: Route) -> None:
         try:
-            self._engine.set_channel(channel, frozenset((route.tunnel,)), route.interfaces)
+            feed = feed_of(route, self._moves.get(channel))
+            self._engine.set_channel(channel, feed.tunnels, feed.interfaces, feed.incoming)
         except EngineError as error:
             self.refused[channel] = str(error)
             _log.warning("channel not forwarded channel=%s: %s", channel, error, extra={"reason": "engine_refused"})
@@ -222,7 +358,7 @@ class ChannelControl:
         self._sample_slice(self._next_share(), 0)
         for channel in list(self._tree.learned()):
             since = self.ledger.silent_since(channel)
-            if since is not None and now - since > LEARNED_SOURCE_LIFETIME:
+            if since is None or now - since > LEARNED_SOURCE_LIFETIME:
                 self._tree.forget(channel)
         self._retry_refused()
         self.on_sample()

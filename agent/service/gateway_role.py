@@ -15,6 +15,7 @@ from agent.protocol.channels import Channel, Family, Network
 from agent.protocol.gateway_events import Event, RelayLimit, RelayLost, StateChanged
 from agent.protocol.gateway_state import State
 from agent.protocol.policy import Policy
+from agent.protocol.upstream import TunnelUpstream, Upstream
 from agent.service.admission import AdmissionControl
 from agent.service.channel_metadata import ChannelMetadata
 from agent.service.config import Configuration
@@ -22,6 +23,7 @@ from agent.service.downstream import Listener
 from agent.service.engines import build_engine
 from agent.service.fixed_keys import refuse_fixed
 from agent.service.gateway_channels import ChannelControl
+from agent.service.gateway_pim import GatewayPim
 from agent.service.gateway_settings import (
     configured_joins,
     families,
@@ -84,7 +86,7 @@ class GatewayRole:
         self._on_lost = on_lost
         self.configuration = configuration
         self.selection = relay_selection(configuration)
-        self.tree = Tree(self._select)
+        self.tree = Tree(lambda channel: self.pim.select(channel), lambda source: self.pim.native(source))
         self.tunnels: dict[str, Tunnel] = {}
         self.listeners: dict[tuple[str, Family], Listener] = {}
         state_dir = configuration.gateway.state_dir
@@ -97,18 +99,24 @@ class GatewayRole:
         self._families = tuple(family for family in families(configuration) if family not in built.missing)
         downstream = configuration.gateway.downstream
         self.joins = StaticJoins(state_dir / "joins.journal", self.tree, downstream, self._families)
+        self._policed = policy_config(configuration)
+        self.admission = AdmissionControl(self.tree, self._policy(), loop.time, self.changed)
         try:
             self.monitor = InterfaceMonitor(loop, self._interface_changed)
+            self.pim = GatewayPim(loop, self.tree, self.admission, self.monitor.get, self._select, self.changed)
         except OSError:
             self.engine.close()
             self._release()
             raise
-        self.control = ChannelControl(loop, self.tree, self.engine, self.tunnels)
+        self.control = ChannelControl(loop, self.tree, self.engine, self.tunnels, self.pim.service)
         self.control.on_sample = self._sampled
+        self.control.on_group_applied = self.pim.group_applied
+        self.engine.on_first_packet = self.control.first_packet
+        self.engine.on_wrong_interface = self._wrong_interface
+        self.engine.on_unknown_source = self.pim.on_source = self._unknown_source
         self.metadata = ChannelMetadata(loop, self._find_servers, self._metadata_came)
-        self._policed = policy_config(configuration)
-        self.admission = AdmissionControl(self.tree, self._policy(), loop.time, self.changed)
         self._counted_bytes = (loop.time(), 0)
+        self._watched: frozenset[str] = frozenset()
         self._is_draining = False
         self._silence = SilenceWatch()
         try:
@@ -159,6 +167,7 @@ class GatewayRole:
         self.configuration = configuration
         self.engine.set_local_networks(self._local_networks())
         self._replace_listeners()
+        self._configure_pim()
         if policy_config(configuration) != self._policed:
             self._policed = policy_config(configuration)
             self.admission.reconfigure(self._policy())
@@ -175,6 +184,7 @@ class GatewayRole:
         self.tunnels.clear()
         for listener in self.listeners.values():
             listener.close()
+        self.pim.close()
         self.engine.close()
         self._release()
         self.monitor.close()
@@ -183,6 +193,7 @@ class GatewayRole:
         self.engine.set_local_networks(self._local_networks())
         self._replace_tunnels(tunnel_settings(self.configuration))
         self._replace_listeners()
+        self._configure_pim()
         self.joins.configure(configured_joins(self.configuration), self.configuration.gateway.downstream)
         self.control.apply()
 
@@ -217,12 +228,26 @@ class GatewayRole:
             listener = Listener(self._loop, interface, family, config, self.admission)
             self.listeners[interface, family] = listener
             listener.follow(self.monitor.get(interface))
-        for name in (*self.configuration.gateway.downstream, *self.configuration.gateway.uplink):
+        gateway = self.configuration.gateway
+        for name in (*gateway.downstream, *gateway.native, *gateway.uplink):
             if self.monitor.get(name) is None:
                 _log.warning("interface absent, waiting for it interface=%s", name)
 
-    def _select(self, channel: Channel) -> str | None:
-        return self.selection.select(channel)
+    def _configure_pim(self) -> None:
+        """Speak PIM where the configuration says, and hear of sources there."""
+        self.pim.configure(self.configuration, self._families)
+        for name in self.pim.interfaces - self._watched:
+            try:
+                self.engine.watch_interface(name)
+            except EngineError as error:
+                _log.warning("native sources are not noticed interface=%s: %s", name, error)
+        for name in self._watched - self.pim.interfaces:
+            self.engine.unwatch_interface(name)
+        self._watched = self.pim.interfaces
+
+    def _select(self, channel: Channel) -> Upstream | None:
+        name = self.selection.select(channel)
+        return None if name is None else TunnelUpstream((name,))
 
     def _new_source(self, channel: Channel, tunnel: str) -> None:
         if self.admission.permits_source(channel) and self._has_room(channel):
@@ -252,11 +277,22 @@ class GatewayRole:
             self.admission.policy.measured = max(counted - before, 0) * 8 / (now - since)
         self._counted_bytes = (now, counted)
 
+    def _unknown_source(self, channel: Channel, interface: str) -> None:
+        if self.admission.permits_source(channel) and self._has_room(channel):
+            self.control.unknown_source(channel, interface)
+
+    def _wrong_interface(self, channel: Channel, interface: str) -> None:
+        self.control.wrong_interface(channel, interface)
+        self.pim.wrong_interface(channel, interface)
+
     def _tunnel_event(self, tunnel: Tunnel, event: Event) -> None:
         match event:
             case RelayLost() | RelayLimit():
+                if isinstance(event, RelayLost):
+                    self.control.upstream_failed(tunnel.name)
                 moved = self.selection.failed(tunnel.name, self._loop.time())
             case StateChanged(new=State.ESTABLISHED):
+                self.control.upstream_recovered(tunnel.name)
                 moved = self.selection.recovered(tunnel.name)
             case _:
                 moved = False
@@ -268,7 +304,7 @@ class GatewayRole:
         """Never raises: the monitor has more changes to tell."""
         names = {change.interface.name} if change.previous is None else {change.interface.name, change.previous.name}
         gateway = self.configuration.gateway
-        if change.kind in _LOGGED and not names.isdisjoint((*gateway.downstream, *gateway.uplink)):
+        if change.kind in _LOGGED and not names.isdisjoint((*gateway.downstream, *gateway.native, *gateway.uplink)):
             _log.info(
                 "interface %s interface=%s index=%d", change.kind.value, change.interface.name, change.interface.index
             )
@@ -276,9 +312,9 @@ class GatewayRole:
             self._on_lost(f"{gateway.tunnel_interface} was removed; a new start makes it again")
             return
         self.engine.set_local_networks(self._local_networks())
-        for name in names.intersection(gateway.downstream):
+        for name in names.intersection((*gateway.downstream, *gateway.native)):
             try:
-                self._follow_downstream(name, change.kind)
+                self._follow_multicast(name, change.kind)
             except (OSError, EngineError, MulticastRoutingError) as error:
                 _log.error("interface cannot be used interface=%s: %s", name, error)
         is_uplink = not names.isdisjoint(gateway.uplink) if gateway.uplink else names.isdisjoint(gateway.downstream)
@@ -286,7 +322,8 @@ class GatewayRole:
             for tunnel in self.tunnels.values():
                 tunnel.refresh()
 
-    def _follow_downstream(self, name: str, kind: ChangeKind) -> None:
+    def _follow_multicast(self, name: str, kind: ChangeKind) -> None:
+        self.pim.follow(name)
         for (interface, _), listener in self.listeners.items():
             if interface == name:
                 listener.follow(self.monitor.get(name))
@@ -301,6 +338,7 @@ class GatewayRole:
     def _sampled(self) -> None:
         """Once a sampling interval: make use of room that became free, and look for tunnels that fell silent."""
         self._measure()
+        self.pim.sampled()
         self.admission.retry()
         counted = self.engine.tunnel_traffic()
         for name, tunnel in self.tunnels.items():

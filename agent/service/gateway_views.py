@@ -10,6 +10,7 @@ from agent.net.interfaces import local_address_towards
 from agent.protocol.channels import Channel, Family, FilterMode
 from agent.protocol.gateway_state import State
 from agent.protocol.policy import Refusal
+from agent.protocol.upstream import NativeUpstream
 from agent.service.clock import Clock
 from agent.service.gateway_role import GatewayRole
 from agent.service.interface_views import interface_problems, interface_status
@@ -28,6 +29,7 @@ from agent.service.model import (
     TunnelStatus,
 )
 from agent.service.tunnel import Tunnel
+from agent.tree import tunnels_of
 
 _LISTED = 64
 
@@ -213,9 +215,11 @@ class GatewayViews:
             return None
         plan = self._role.control.plan(channel.group)
         route = plan.routes.get(channel)
-        tunnels = [route.tunnel] if route is not None else []
-        if channel.source is None and plan.any_source is not None:
-            tunnels = [plan.any_source]
+        upstream = route.upstream if route is not None else plan.any_source if channel.source is None else None
+        tunnels = list(tunnels_of(upstream))
+        incoming = upstream.interface if isinstance(upstream, NativeUpstream) else None
+        if tunnels:
+            incoming = self._role.configuration.gateway.tunnel_interface
         traffic = self._role.engine.traffic(channel) or Traffic()
         interests = self._interests(channel)
         outgoing = route.interfaces if route is not None else self._role.tree.outgoing(channel)
@@ -225,8 +229,8 @@ class GatewayViews:
             since=self._clock.utc(record.since),
             interests=interests[:_LISTED],
             interest_count=len(interests),
-            incoming_interface=self._role.configuration.gateway.tunnel_interface if tunnels else None,
-            outgoing_interfaces=sorted(outgoing) if tunnels else [],
+            incoming_interface=incoming,
+            outgoing_interfaces=sorted(outgoing) if upstream is not None else [],
             tunnels=tunnels,
             tunnel_count=len(tunnels),
             packets=traffic.packets,
