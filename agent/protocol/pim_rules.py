@@ -25,6 +25,8 @@ class DownstreamState(Enum):
     PRUNE_TEMPORARY = "prune_temporary"  # P'
     PRUNE_PENDING_TEMPORARY = "prune_pending_temporary"  # PP'
 
+    __hash__ = object.__hash__  # members are single; an Enum hashes their names, which the tables would feel
+
 
 class DownstreamEvent(Enum):
     """What happens to a state."""
@@ -35,6 +37,8 @@ class DownstreamEvent(Enum):
     END_OF_MESSAGE = "end_of_message"
     PENDING_OVER = "pending_over"  # Prune-Pending Timer
     EXPIRED = "expired"  # Expiry Timer
+
+    __hash__ = object.__hash__
 
 
 class Row(NamedTuple):
