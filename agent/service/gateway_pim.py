@@ -30,6 +30,8 @@ class GatewayPim:
         service: the PIM links.
         native_first: where channels come from.
         routes: the unicast routes to their sources.
+        interfaces: where native sources may be; none beside FRR, which knows them.
+        on_source: called with a channel that registered with us, and the interface its packets will come in on.
     """
 
     def __init__(
@@ -39,7 +41,6 @@ class GatewayPim:
         wishes: Wishes,
         get_interface: Callable[[str], Interface | None],
         relays: Selector,
-        permits_source: Callable[[Channel], bool],
         on_changed: Callable[[], None],
         open_link: OpenLink = RawLink,
     ) -> None:
@@ -51,7 +52,6 @@ class GatewayPim:
             wishes: takes what PIM neighbours want.
             get_interface: the host's interface of a name.
             relays: chooses the tunnels of what is not native.
-            permits_source: whether a source met in the domain may be forwarded.
             on_changed: called when the tree was told something new.
             open_link: opens the link of an interface; beside FRR, that of the tunnel interface.
 
@@ -59,7 +59,8 @@ class GatewayPim:
             OSError: no rtnetlink socket could be had.
         """
         self._tree = tree
-        self._permits_source = permits_source
+        self.interfaces: frozenset[str] = frozenset()
+        self.on_source: Callable[[Channel, str], None] = lambda _channel, _interface: None
         self._on_changed = on_changed
         self._samples = 0
         self.routes = UnicastRoutes(loop, self._routes_changed)
@@ -84,6 +85,7 @@ class GatewayPim:
         gateway = configuration.gateway
         is_router = gateway.mode is GatewayMode.ROUTER
         keys = [(name, family) for name in pim_interfaces(configuration) for family in families]
+        self.interfaces = frozenset((*gateway.downstream, *gateway.native) if is_router else ())
         addresses = rendezvous_addresses(configuration, families)
         self.service.configure(pim_config(configuration), keys, addresses if keys else ())
         self.native_first.configure(gateway.downstream if is_router else (), gateway.native if is_router else ())
@@ -104,18 +106,11 @@ class GatewayPim:
         """A group goes as `plan` says now."""
         self.service.group_applied(group, plan)
 
-    def source_met(self, channel: Channel, interface: str | None = None) -> None:
-        """A source of the domain sends to a group; on `interface`, or it registered with us.
-
-        Whoever wants every source of the group gets it, if it comes natively, and from there.
-        """
-        if channel.source is None or not self._permits_source(channel):
-            return
-        native = self.native(channel.source)
-        if native is None or (interface is not None and native.interface != interface):
-            return
-        if self._tree.learn(channel):
-            self._on_changed()
+    def source_met(self, channel: Channel) -> None:
+        """A source registered with us: whoever wants every source of the group gets it, if it comes natively."""
+        native = self.native(channel.source) if channel.source is not None else None
+        if native is not None:
+            self.on_source(channel, native.interface)
 
     def wrong_interface(self, channel: Channel, interface: str) -> None:
         """A packet of a channel we forward came in on another interface than it should."""

@@ -11,11 +11,11 @@ from agent.dataplane.engine import Engine, EngineError
 from agent.net.interfaces import ChangeKind, InterfaceChange, InterfaceMonitor, local_networks
 from agent.net.mroute import MulticastRoutingError
 from agent.net.service_records import find_services
-from agent.protocol.channels import Channel, Family, Network
+from agent.protocol.channels import Address, Channel, Family, Network
 from agent.protocol.gateway_events import Event, RelayLimit, RelayLost, StateChanged
 from agent.protocol.gateway_state import State
 from agent.protocol.policy import Policy
-from agent.protocol.upstream import TunnelUpstream, Upstream
+from agent.protocol.upstream import NativeUpstream, TunnelUpstream, Upstream
 from agent.service.admission import AdmissionControl
 from agent.service.channel_metadata import ChannelMetadata
 from agent.service.config import Configuration
@@ -86,7 +86,7 @@ class GatewayRole:
         self._on_lost = on_lost
         self.configuration = configuration
         self.selection = relay_selection(configuration)
-        self.tree = Tree(lambda channel: self.pim.select(channel), lambda source: self.pim.native(source))
+        self.tree = Tree(self._upstream_of, self._native_upstream_of)
         self.tunnels: dict[str, Tunnel] = {}
         self.listeners: dict[tuple[str, Family], Listener] = {}
         state_dir = configuration.gateway.state_dir
@@ -244,6 +244,12 @@ class GatewayRole:
         for name in self._watched - self.pim.interfaces:
             self.engine.unwatch_interface(name)
         self._watched = self.pim.interfaces
+
+    def _upstream_of(self, channel: Channel) -> Upstream | None:
+        return self.pim.select(channel)
+
+    def _native_upstream_of(self, source: Address) -> NativeUpstream | None:
+        return self.pim.native(source)
 
     def _select(self, channel: Channel) -> Upstream | None:
         name = self.selection.select(channel)
