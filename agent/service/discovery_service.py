@@ -112,7 +112,7 @@ class RelayDiscovery:
 
         Every call is a sign of interest: a source that was looked up since it was asked about is asked about again
         before its answer expires, and the old answer goes on until there is another one. A source that is looked up no
-        more is forgotten when its answer has expired.
+        more, or was released, is forgotten when its answer has expired.
         """
         if not self.is_enabled:
             return None
@@ -125,6 +125,11 @@ class RelayDiscovery:
         if entry.task is None and (entry.answer is None or entry.answer.expires <= self._loop.time()):
             self._start(source, entry)
         return entry.answer
+
+    def release(self, source: Address) -> None:
+        """Nobody wants this source now: it is not asked about again until it is looked up."""
+        if source in self._entries:
+            self._entries[source].is_wanted = False
 
     def reconfigure(self, configuration: Configuration) -> None:
         """Take another configuration; when its discovery changed, every source is asked about anew.
@@ -245,10 +250,10 @@ class RelayDiscovery:
         if entry.is_wanted:
             entry.is_wanted = False
             self._start(source, entry)
-        elif entry.answer.expires <= self._loop.time():
-            del self._entries[source]
+        elif (remaining := entry.answer.expires - self._loop.time()) > 0:
+            entry.timer = self._loop.call_later(remaining, self._due, source, entry)
         else:
-            entry.timer = self._loop.call_at(entry.answer.expires, self._due, source, entry)
+            del self._entries[source]
 
 
 def dns_settings(section: DiscoverySection) -> DnsSettings:
