@@ -8,7 +8,9 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from agent.net.interfaces import Interface
+from agent.net.link import OpenLink
 from agent.net.rawlink import RawLink
+from agent.net.rawlink_filter import LinkProtocol
 from agent.protocol.channels import NOTHING, Address, Family, Filter, FilterMode, is_forwardable_group, is_ssm_group
 from agent.protocol.querier import InterestChanged, Querier, QuerierConfig
 from agent.service.driver import Driver
@@ -46,6 +48,7 @@ class Listener:
         family: Family,
         config: QuerierConfig,
         wishes: Wishes,
+        open_link: OpenLink = RawLink,
     ) -> None:
         """Start the machine; it waits for `follow` to give it an address.
 
@@ -57,7 +60,7 @@ class Listener:
         self._wishes = wishes
         self._owner = Owner(KIND_OF_FAMILY[family], interface)
         self.querier = Querier(config, family)
-        self.link = RawLink(loop, interface, family, self._receive)
+        self.link = open_link(loop, interface, family, self._receive, LinkProtocol.GROUP_MEMBERSHIP)
         self._driver = Driver(loop, self.querier, self._drain)
         self.querier.start(loop.time())
 
