@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 
 from agent.protocol.channels import Address, Channel, Family
 from agent.protocol.pim_assert_state import (
@@ -164,9 +165,9 @@ class AssertTable:
             else:
                 self._review(channel, now)
 
-    def handle_timer(self, now: float) -> None:
-        """Run the Assert Timers that are due."""
-        for channel in self._timers.expired(now):
+    def handle_timer(self, now: float, limit: int | None = None) -> None:
+        """Run the Assert Timers that are due, `limit` at most: `next_deadline` tells when there are more."""
+        for channel in islice(self._timers.expired(now), limit):
             self._move(channel, AssertTrigger.TIMER, now)
 
     def next_deadline(self) -> float | None:
