@@ -233,7 +233,7 @@ class PimInterface:
             self._say_hello()
         for address in self._neighbors.handle_timer(now, _SLICE):
             self._lose(address, now)
-        self._asserts.handle_timer(now)
+        self._asserts.handle_timer(now, _SLICE)
         self._follow_asserts(now)
         self._upstream.handle_timer(now, _SLICE)
         self._downstream.handle_timer(now, _SLICE)
