@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Final
 
 from agent.dataplane.engine import Engine, EngineError
-from agent.net.interfaces import ChangeKind, InterfaceChange, InterfaceMonitor, local_networks
+from agent.net.interfaces import ChangeKind, Interface, InterfaceChange, InterfaceMonitor, local_networks
+from agent.net.link import OpenLink
 from agent.net.mroute import MulticastRoutingError
+from agent.net.rawlink import RawLink
 from agent.net.service_records import find_services
 from agent.protocol.channels import Address, Channel, Family, Network
 from agent.protocol.gateway_events import Event, RelayLimit, RelayLost, StateChanged
@@ -18,10 +20,11 @@ from agent.protocol.policy import Policy
 from agent.protocol.upstream import NativeUpstream, TunnelUpstream, Upstream
 from agent.service.admission import AdmissionControl
 from agent.service.channel_metadata import ChannelMetadata
-from agent.service.config import Configuration
+from agent.service.config import Configuration, FrrSection
 from agent.service.downstream import Listener
 from agent.service.engines import build_engine
 from agent.service.fixed_keys import refuse_fixed
+from agent.service.frr_mode import wish_interfaces
 from agent.service.gateway_channels import ChannelControl
 from agent.service.gateway_pim import GatewayPim
 from agent.service.gateway_settings import (
@@ -42,7 +45,7 @@ from agent.tree import Tree
 
 _log = logging.getLogger(__name__)
 
-_FIXED: Final = ("state_dir", "mroute_table", "tunnel_interface", "tunnel_addresses", "ipv4", "ipv6")
+_FIXED: Final = ("mode", "state_dir", "mroute_table", "tunnel_interface", "tunnel_addresses", "ipv4", "ipv6")
 """Keys of [gateway] that take a restart."""
 
 _LOGGED: Final = frozenset(ChangeKind) - {ChangeKind.ADDRESSES, ChangeKind.PROPERTIES}
@@ -65,6 +68,7 @@ class GatewayRole:
         control: plans, channel records and counters.
         monitor: the host's interfaces.
         missing_families: why families the configuration wants are not carried.
+        frr: our side of the tunnel interface in mode `frr`, None in the other.
     """
 
     def __init__(
@@ -96,14 +100,18 @@ class GatewayRole:
         self.engine_reason = built.reason
         self._release = built.release
         self.missing_families = built.missing
+        self.frr = built.frr
+        self._open_link: OpenLink = RawLink if built.frr is None else built.frr.open_link
         self._families = tuple(family for family in families(configuration) if family not in built.missing)
-        downstream = configuration.gateway.downstream
-        self.joins = StaticJoins(state_dir / "joins.journal", self.tree, downstream, self._families)
+        interfaces = wish_interfaces(configuration)
+        self.joins = StaticJoins(state_dir / "joins.journal", self.tree, interfaces, self._families)
         self._policed = policy_config(configuration)
         self.admission = AdmissionControl(self.tree, self._policy(), loop.time, self.changed)
         try:
             self.monitor = InterfaceMonitor(loop, self._interface_changed)
-            self.pim = GatewayPim(loop, self.tree, self.admission, self.monitor.get, self._select, self.changed)
+            self.pim = GatewayPim(
+                loop, self.tree, self.admission, self._interface, self._select, self.changed, self._open_link
+            )
         except OSError:
             self.engine.close()
             self._release()
@@ -162,6 +170,7 @@ class GatewayRole:
             RefusedError: it changes what only a restart can change.
         """
         refuse_fixed(self.configuration, configuration, "gateway", _FIXED)
+        refuse_fixed(self.configuration, configuration, "frr", tuple(FrrSection.model_fields))
         kept = self._replace_tunnels(tunnel_settings(configuration))
         self.selection = relay_selection(configuration, self.selection.failures(kept))
         self.configuration = configuration
@@ -171,7 +180,7 @@ class GatewayRole:
         if policy_config(configuration) != self._policed:
             self._policed = policy_config(configuration)
             self.admission.reconfigure(self._policy())
-        self.joins.configure(configured_joins(configuration), configuration.gateway.downstream)
+        self.joins.configure(configured_joins(configuration), wish_interfaces(configuration))
         self.tree.mark_all()
         self.control.apply()
 
@@ -194,7 +203,7 @@ class GatewayRole:
         self._replace_tunnels(tunnel_settings(self.configuration))
         self._replace_listeners()
         self._configure_pim()
-        self.joins.configure(configured_joins(self.configuration), self.configuration.gateway.downstream)
+        self.joins.configure(configured_joins(self.configuration), wish_interfaces(self.configuration))
         self.control.apply()
 
     def _replace_tunnels(self, wanted: dict[str, TunnelSettings]) -> list[str]:
@@ -214,9 +223,7 @@ class GatewayRole:
         return kept
 
     def _replace_listeners(self) -> None:
-        wanted = [
-            (interface, family) for interface in self.configuration.gateway.downstream for family in self._families
-        ]
+        wanted = [(interface, family) for interface in wish_interfaces(self.configuration) for family in self._families]
         for key in [key for key in self.listeners if key not in wanted]:
             self.listeners.pop(key).close()
         for interface, family in wanted:
@@ -225,9 +232,9 @@ class GatewayRole:
             if listener is not None:
                 listener.reconfigure(config)
                 continue
-            listener = Listener(self._loop, interface, family, config, self.admission)
+            listener = Listener(self._loop, interface, family, config, self.admission, self._open_link)
             self.listeners[interface, family] = listener
-            listener.follow(self.monitor.get(interface))
+            listener.follow(self._interface(interface))
         gateway = self.configuration.gateway
         for name in (*gateway.downstream, *gateway.native, *gateway.uplink):
             if self.monitor.get(name) is None:
@@ -244,6 +251,13 @@ class GatewayRole:
         for name in self._watched - self.pim.interfaces:
             self.engine.unwatch_interface(name)
         self._watched = self.pim.interfaces
+
+    def _interface(self, name: str) -> Interface | None:
+        """An interface as we have it, which beside FRR is the far end of the tunnel interface."""
+        interface = self.monitor.get(name)
+        if self.frr is not None and name == self.configuration.gateway.tunnel_interface:
+            return self.frr.as_neighbor(interface)
+        return interface
 
     def _upstream_of(self, channel: Channel) -> Upstream | None:
         return self.pim.select(channel)
@@ -318,7 +332,7 @@ class GatewayRole:
             self._on_lost(f"{gateway.tunnel_interface} was removed; a new start makes it again")
             return
         self.engine.set_local_networks(self._local_networks())
-        for name in names.intersection((*gateway.downstream, *gateway.native)):
+        for name in names.intersection((*wish_interfaces(self.configuration), *gateway.native)):
             try:
                 self._follow_multicast(name, change.kind)
             except (OSError, EngineError, MulticastRoutingError) as error:
@@ -332,7 +346,7 @@ class GatewayRole:
         self.pim.follow(name)
         for (interface, _), listener in self.listeners.items():
             if interface == name:
-                listener.follow(self.monitor.get(name))
+                listener.follow(self._interface(name))
         if kind in {ChangeKind.ADDED, ChangeKind.REMOVED, ChangeKind.RENAMED}:
             self.engine.interface_changed(name)
 
