@@ -7,17 +7,15 @@ from collections.abc import Iterator
 
 from agent.dataplane.engine import Traffic
 from agent.net.interfaces import local_address_towards
-from agent.protocol.channels import Channel, Family, FilterMode
+from agent.protocol.channels import Family
 from agent.protocol.gateway_state import State
 from agent.protocol.policy import Refusal
-from agent.protocol.upstream import NativeUpstream
+from agent.service.channel_views import ChannelViews
 from agent.service.clock import Clock
 from agent.service.gateway_role import GatewayRole
 from agent.service.interface_views import interface_problems, interface_status
 from agent.service.model import (
     ChannelStatus,
-    Interest,
-    InterestKind,
     InterfaceRole,
     InterfaceStatus,
     NeighborKind,
@@ -28,10 +26,8 @@ from agent.service.model import (
     TunnelState,
     TunnelStatus,
 )
+from agent.service.pim_views import PimViews
 from agent.service.tunnel import Tunnel
-from agent.tree import tunnels_of
-
-_LISTED = 64
 
 _TUNNEL_STATES = {
     State.STOPPED: TunnelState.CLOSED,
@@ -57,6 +53,8 @@ class GatewayViews:
     def __init__(self, role: GatewayRole, clock: Clock) -> None:
         self._role = role
         self._clock = clock
+        self._channels = ChannelViews(role, clock)
+        self._pim = PimViews(role.pim.service, clock)
 
     def tunnels(self) -> Iterator[TunnelStatus]:
         """Every tunnel, in configured order."""
@@ -67,31 +65,37 @@ class GatewayViews:
                 yield self._tunnel(tunnel, traffic.get(name, Traffic()))
 
     def channels(self) -> Iterator[ChannelStatus]:
-        """Every channel, oldest first."""
-        for channel in self._role.control.ledger.channels():
-            status = self._channel(channel)
-            if status is not None:
-                yield status
+        """Every channel that is carried, oldest first, then those somebody wants and does not get."""
+        yield from self._channels.rows()
 
     def interfaces(self) -> list[InterfaceStatus]:
-        """Uplinks, downstream interfaces and the tunnel interface."""
+        """Uplinks, downstream and native interfaces, and the tunnel interface."""
         gateway = self._role.configuration.gateway
         names = [(name, InterfaceRole.UPLINK) for name in gateway.uplink]
         names += [(name, InterfaceRole.DOWNSTREAM) for name in gateway.downstream]
+        names += [(name, InterfaceRole.NATIVE) for name in gateway.native]
         names.append((gateway.tunnel_interface, InterfaceRole.TUNNEL))
         sent = self._role.control.sent
         return [
-            interface_status(name, kind, self._role.monitor.get(name), self._queriers(name), sent.get(name))
+            interface_status(
+                name,
+                kind,
+                self._role.monitor.get(name),
+                self._queriers(name),
+                sent.get(name),
+                self._pim.interface(name),
+            )
             for name, kind in names
         ]
 
     def neighbors(self) -> list[NeighborStatus]:
-        """Queriers that won the election against us."""
-        return [
+        """PIM neighbours, and queriers that won the election against us."""
+        queriers = [
             NeighborStatus(kind=NeighborKind.QUERIER, interface=name, address=listener.querier.querier_address)
             for (name, _), listener in self._role.listeners.items()
             if listener.querier.querier_address is not None and not listener.querier.is_querier
         ]
+        return [*self._pim.neighbors(), *queriers]
 
     def refused(self) -> dict[str, int]:
         """Packets the engine did not forward, by reason."""
@@ -114,7 +118,8 @@ class GatewayViews:
             counter.update({f"refused_{reason}": count for reason, count in listener.querier.refused.items()})
             counter["sent"] += listener.link.counters.sent
             counter["send_errors"] += listener.link.counters.send_errors
-        return {"gateway": dict(gateway), **{name: dict(counter) for name, counter in listeners.items()}}
+        counters = {name: dict(counter) for name, counter in listeners.items()}
+        return {"gateway": dict(gateway), **counters, "pim": self._pim.control()}
 
     def counts(self) -> tuple[int, int]:
         """Tunnels established and channels wanted."""
@@ -133,6 +138,7 @@ class GatewayViews:
         yield from self._channel_problems()
         yield from interface_problems(self.interfaces())
         yield from self._querier_problems()
+        yield from self._pim.problems(self._role.configuration.gateway.native)
 
     def _relay_problems(self) -> Iterator[Problem]:
         for tunnel in self._role.tunnels.values():
@@ -208,50 +214,6 @@ class GatewayViews:
             bytes=traffic.bytes,
             last_error=tunnel.last_error,
         )
-
-    def _channel(self, channel: Channel) -> ChannelStatus | None:
-        record = self._role.control.ledger.get(channel)
-        if record is None:
-            return None
-        plan = self._role.control.plan(channel.group)
-        route = plan.routes.get(channel)
-        upstream = route.upstream if route is not None else plan.any_source if channel.source is None else None
-        tunnels = list(tunnels_of(upstream))
-        incoming = upstream.interface if isinstance(upstream, NativeUpstream) else None
-        if tunnels:
-            incoming = self._role.configuration.gateway.tunnel_interface
-        traffic = self._role.engine.traffic(channel) or Traffic()
-        interests = self._interests(channel)
-        outgoing = route.interfaces if route is not None else self._role.tree.outgoing(channel)
-        return ChannelStatus(
-            source=channel.source,
-            group=channel.group,
-            since=self._clock.utc(record.since),
-            interests=interests[:_LISTED],
-            interest_count=len(interests),
-            incoming_interface=incoming,
-            outgoing_interfaces=sorted(outgoing) if upstream is not None else [],
-            tunnels=tunnels,
-            tunnel_count=len(tunnels),
-            packets=traffic.packets,
-            bytes=traffic.bytes,
-            last_packet_age=self._clock.age(record.last_moved),
-            join_latency=record.join_latency,
-        )
-
-    def _interests(self, channel: Channel) -> list[Interest]:
-        interests = []
-        for owner, wanted in self._role.tree.owners(channel.group).items():
-            is_any_source = wanted.mode is FilterMode.EXCLUDE
-            if is_any_source if channel.source is None else wanted.admits(channel.source):
-                interests.append(
-                    Interest(
-                        kind=InterestKind(owner.kind.value),
-                        interface=owner.interface,
-                        excluded_sources=sorted(wanted.sources, key=int) if is_any_source else [],
-                    )
-                )
-        return interests
 
     def _queriers(self, interface: str) -> list[QuerierStatus]:
         return [
