@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from agent.protocol.channels import Family
+from agent.protocol.channels import Address, Family
 from agent.protocol.wire.errors import Malformed, Truncated
 from agent.protocol.wire.pim_addresses import decode_unicast, encode_unicast
 from agent.protocol.wire.pim_messages import Hello, LanPruneDelay
@@ -32,17 +32,13 @@ def decode_hello(data: bytes, offset: int, family: Family) -> Hello:
         Malformed: a known option of another length than its layout.
     """
     hello = Hello()
-    while offset < len(data):
-        if offset + 4 > len(data):
-            raise Truncated("PIM Hello option", data)
-        kind, length = struct.unpack_from("!HH", data, offset)
-        offset += 4
-        if offset + length > len(data):
-            raise Truncated(f"PIM Hello option {kind} of {length} bytes, {len(data) - offset} are there", data)
-        if kind in _READERS:
-            hello = _READERS[kind](hello, data[offset : offset + length], family)
-        offset += length
-    return hello
+    addresses: list[Address] = []
+    for kind, value in _options(data, offset):
+        if kind in _ADDRESS_LISTS:
+            addresses += _decode_addresses(value, family)
+        elif kind in _READERS:
+            hello = _READERS[kind](hello, value)
+    return replace(hello, addresses=tuple(addresses))
 
 
 def encode_hello(hello: Hello) -> bytes:
@@ -68,47 +64,46 @@ def encode_hello(hello: Hello) -> bytes:
     return b"".join(struct.pack("!HH", kind, len(value)) + value for kind, value in options)
 
 
+def _options(data: bytes, offset: int) -> Iterator[tuple[int, bytes]]:
+    while offset < len(data):
+        if offset + 4 > len(data):
+            raise Truncated("PIM Hello option", data)
+        kind, length = struct.unpack_from("!HH", data, offset)
+        offset += 4
+        if offset + length > len(data):
+            raise Truncated(f"PIM Hello option {kind} of {length} bytes, {len(data) - offset} are there", data)
+        yield kind, data[offset : offset + length]
+        offset += length
+
+
+def _decode_addresses(value: bytes, family: Family) -> list[Address]:
+    addresses: list[Address] = []
+    offset = 0
+    while offset < len(value):
+        address, offset = decode_unicast(value, offset)
+        if address.version == family:
+            addresses.append(address)
+    return addresses
+
+
 def _number(value: bytes, size: int, name: str) -> int:
     if len(value) != size:
         raise Malformed(f"PIM Hello option {name} of {len(value)} bytes", value)
     return int.from_bytes(value, "big")
 
 
-def _holdtime(hello: Hello, value: bytes, _: Family) -> Hello:
-    return replace(hello, holdtime=_number(value, 2, "holdtime"))
-
-
-def _lan_prune_delay(hello: Hello, value: bytes, _: Family) -> Hello:
+def _lan_prune_delay(hello: Hello, value: bytes) -> Hello:
     number = _number(value, 4, "LAN prune delay")
     delay = LanPruneDelay((number >> 16) & 0x7FFF, number & 0xFFFF, tracking=bool(number >> 31))
     return replace(hello, lan_prune_delay=delay)
 
 
-def _dr_priority(hello: Hello, value: bytes, _: Family) -> Hello:
-    return replace(hello, dr_priority=_number(value, 4, "DR priority"))
-
-
-def _generation_id(hello: Hello, value: bytes, _: Family) -> Hello:
-    return replace(hello, generation_id=_number(value, 4, "generation ID"))
-
-
-def _address_list(hello: Hello, value: bytes, family: Family) -> Hello:
-    addresses = list(hello.addresses)
-    offset = 0
-    while offset < len(value):
-        address, offset = decode_unicast(value, offset)
-        if address.version == family:
-            addresses.append(address)
-    return replace(hello, addresses=tuple(addresses))
-
-
-_READERS: Final[dict[int, Callable[[Hello, bytes, Family], Hello]]] = {
-    OPTION_HOLDTIME: _holdtime,
+_ADDRESS_LISTS: Final = frozenset((OPTION_ADDRESS_LIST, OPTION_ADDRESS_LIST_OLD))
+_READERS: Final[dict[int, Callable[[Hello, bytes], Hello]]] = {
+    OPTION_HOLDTIME: lambda hello, value: replace(hello, holdtime=_number(value, 2, "holdtime")),
     OPTION_LAN_PRUNE_DELAY: _lan_prune_delay,
-    OPTION_DR_PRIORITY: _dr_priority,
-    OPTION_GENERATION_ID: _generation_id,
-    OPTION_ADDRESS_LIST: _address_list,
-    OPTION_ADDRESS_LIST_OLD: _address_list,
+    OPTION_DR_PRIORITY: lambda hello, value: replace(hello, dr_priority=_number(value, 4, "DR priority")),
+    OPTION_GENERATION_ID: lambda hello, value: replace(hello, generation_id=_number(value, 4, "generation ID")),
 }
 
 
