@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from vectors.loader import load_vectors
 
 from agent.protocol.channels import Address, Family, Filter
-from agent.protocol.wire import amt
+from agent.protocol.wire import amt, pim
 from agent.protocol.wire.groups import (
     AnySourceReport,
     GroupMessage,
@@ -85,6 +85,42 @@ def queries(draw: st.DrawFn, family: Family) -> Query:
         robustness=draw(st.integers(0, 7)),
         interval=draw(st.integers(0, 127)),
     )
+
+
+def encoded_sources(family: Family) -> st.SearchStrategy[pim.EncodedSource]:
+    """Any source of a Join/Prune; a wildcard has the RPT bit."""
+    kinds = st.sampled_from([(False, False), (False, True), (True, True)])
+    return st.tuples(any_address(family), kinds).map(lambda drawn: pim.EncodedSource(drawn[0], *drawn[1]))
+
+
+@st.composite
+def pim_messages(draw: st.DrawFn, family: Family) -> pim.Message:
+    """Any PIM message of a family."""
+    kind = draw(st.sampled_from(["hello", "join prune", "assert", "register", "register stop", "bootstrap"]))
+    bits = 32 if family is Family.IPV4 else 128
+    short, long = st.integers(0, 0xFFFF), st.integers(0, 0xFFFF_FFFF)
+    if kind == "hello":
+        delay = st.builds(pim.LanPruneDelay, st.integers(0, 0x7FFF), short, st.booleans())
+        addresses = st.lists(any_address(family), max_size=4).map(tuple)
+        return draw(
+            st.builds(pim.Hello, st.none() | short, st.none() | delay, st.none() | long, st.none() | long, addresses)
+        )
+    if kind == "join prune":
+        sources = st.lists(encoded_sources(family), max_size=4).map(tuple)
+        listed = st.builds(pim.JoinPruneGroup, multicast(family), st.integers(0, bits), sources, sources)
+        upstream = any_address(family).filter(lambda address: not address.is_multicast)
+        return draw(st.builds(pim.JoinPrune, upstream, short, st.lists(listed, max_size=4).map(tuple)))
+    if kind == "assert":
+        named = draw(st.none() | any_address(family).filter(lambda address: not address.is_unspecified))
+        rpt = named is None or draw(st.booleans())
+        return pim.Assert(draw(multicast(family)), named, draw(st.integers(0, 0x7FFF_FFFF)), draw(long), rpt)
+    if kind == "register":
+        return draw(st.builds(pim.Register, st.binary(max_size=64), st.booleans(), st.booleans()))
+    if kind == "register stop":
+        return draw(st.builds(pim.RegisterStop, multicast(family), any_address(family)))
+    bsr, priority, rest = draw(any_address(family)), draw(st.integers(0, 255)), draw(st.binary(max_size=32))
+    address = bytes((1 if family is Family.IPV4 else 2, 0)) + bsr.packed
+    return pim.Bootstrap(bsr, priority, bytes((1, 2, 30, priority)) + address + rest, draw(st.booleans()))
 
 
 @st.composite
