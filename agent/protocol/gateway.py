@@ -96,6 +96,8 @@ class Gateway(GatewayCore):
         self.config = replace(self.config, keep_warm=families)
         if self._state is State.IDLE:
             self._wake()
+        elif self._state in (State.DISCOVERING, State.REQUESTING) and not self._families():
+            self._let_go(Trigger.UNWANTED)
 
     def probe_fast(self, timeout: float | None) -> None:
         """From the next hint on, wait so many seconds for each answer (see `GatewayConfig.probe_timeout`)."""

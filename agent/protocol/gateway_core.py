@@ -88,6 +88,11 @@ class GatewayCore:
         return self._cycle.interval if self._cycle is not None and self._cycle.answered else None
 
     @property
+    def has_groups(self) -> bool:
+        """Whether any group is wanted."""
+        return any(membership.filters for membership in self._tunnel.updates.memberships.values())
+
+    @property
     def memberships(self) -> dict[Address, Filter]:
         """Wanted groups of both families, a copy."""
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from agent.dataplane.engine import Engine, EngineError
@@ -14,13 +14,12 @@ from agent.net.mroute import MulticastRoutingError
 from agent.net.rawlink import RawLink
 from agent.net.service_records import find_services
 from agent.protocol.channels import Address, Channel, Family, Network
-from agent.protocol.gateway_events import Event, RelayLimit, RelayLost, StateChanged
-from agent.protocol.gateway_state import State
 from agent.protocol.policy import Policy
-from agent.protocol.upstream import NativeUpstream, TunnelUpstream, Upstream
+from agent.protocol.upstream import NativeUpstream, Upstream
 from agent.service.admission import AdmissionControl
 from agent.service.channel_metadata import ChannelMetadata
 from agent.service.config import Configuration, FrrSection
+from agent.service.discovery_service import RelayDiscovery
 from agent.service.downstream import Listener
 from agent.service.engines import build_engine
 from agent.service.fixed_keys import refuse_fixed
@@ -31,16 +30,14 @@ from agent.service.gateway_settings import (
     configured_joins,
     families,
     querier_config,
-    relay_selection,
-    tunnel_settings,
 )
 from agent.service.joins import StaticJoins
 from agent.service.model import JoinRequest, JoinStatus
 from agent.service.policy_settings import policy_config
 from agent.service.port import RefusedError
 from agent.service.port_store import PortStore
-from agent.service.silence import SilenceWatch
-from agent.service.tunnel import Tunnel, TunnelSettings
+from agent.service.relay_directory import RelayDirectory
+from agent.service.tunnel import Tunnel
 from agent.tree import Tree
 
 _log = logging.getLogger(__name__)
@@ -61,7 +58,8 @@ class GatewayRole:
         tree: who wants what.
         engine: what forwards.
         engine_reason: why that one.
-        tunnels: by name, in configured order.
+        relays: the tunnels, and which channel goes through which.
+        discovery: finds relays for sources the configuration names none for.
         listeners: by interface and family.
         joins: static joins.
         admission: what of everybody's wishes goes into the tree.
@@ -89,12 +87,9 @@ class GatewayRole:
         self._loop = loop
         self._on_lost = on_lost
         self.configuration = configuration
-        self.selection = relay_selection(configuration)
         self.tree = Tree(self._upstream_of, self._native_upstream_of)
-        self.tunnels: dict[str, Tunnel] = {}
         self.listeners: dict[tuple[str, Family], Listener] = {}
         state_dir = configuration.gateway.state_dir
-        self._ports = PortStore(state_dir / "ports.json")
         built = build_engine(loop, configuration, self._new_source)
         self.engine: Engine = built.engine
         self.engine_reason = built.reason
@@ -116,7 +111,14 @@ class GatewayRole:
             self.engine.close()
             self._release()
             raise
+        self.discovery = RelayDiscovery(loop, configuration, self._relays_found)
+        self.relays = RelayDirectory(
+            loop, configuration, self.engine, PortStore(state_dir / "ports.json"), self._relays_changed, self.discovery
+        )
         self.control = ChannelControl(loop, self.tree, self.engine, self.tunnels, self.pim.service)
+        self.relays.on_closing = self.control.forget_tunnel
+        self.relays.on_lost = self.control.upstream_failed
+        self.relays.on_established = self.control.upstream_recovered
         self.control.on_sample = self._sampled
         self.control.on_group_applied = self.pim.group_applied
         self.engine.on_first_packet = self.control.first_packet
@@ -126,7 +128,6 @@ class GatewayRole:
         self._counted_bytes = (loop.time(), 0)
         self._watched: frozenset[str] = frozenset()
         self._is_draining = False
-        self._silence = SilenceWatch()
         try:
             self._start()
         except BaseException:
@@ -137,6 +138,11 @@ class GatewayRole:
     def draining(self) -> bool:
         """Whether receivers' interest is turned away."""
         return self._is_draining
+
+    @property
+    def tunnels(self) -> Mapping[str, Tunnel]:
+        """Tunnels by name, those of the file first and in its order."""
+        return self.relays.tunnels
 
     def set_drain(self, enabled: bool) -> None:
         """Leave every channel while draining, so that another border takes over; take them again afterwards."""
@@ -171,8 +177,8 @@ class GatewayRole:
         """
         refuse_fixed(self.configuration, configuration, "gateway", _FIXED)
         refuse_fixed(self.configuration, configuration, "frr", tuple(FrrSection.model_fields))
-        kept = self._replace_tunnels(tunnel_settings(configuration))
-        self.selection = relay_selection(configuration, self.selection.failures(kept))
+        self.discovery.reconfigure(configuration)
+        self.relays.reconfigure(configuration)
         self.configuration = configuration
         self.engine.set_local_networks(self._local_networks())
         self._replace_listeners()
@@ -188,9 +194,9 @@ class GatewayRole:
         """Leave every channel, tear tunnels down and take everything out of the kernel."""
         self.control.close()
         self.metadata.close()
-        for tunnel in self.tunnels.values():
-            tunnel.close(farewell=farewell)
-        self.tunnels.clear()
+        self.relays.close(farewell=farewell)
+        if self.discovery.is_enabled:
+            self._closing = self._loop.create_task(self.discovery.close())
         for listener in self.listeners.values():
             listener.close()
         self.pim.close()
@@ -200,27 +206,11 @@ class GatewayRole:
 
     def _start(self) -> None:
         self.engine.set_local_networks(self._local_networks())
-        self._replace_tunnels(tunnel_settings(self.configuration))
+        self.relays.start()
         self._replace_listeners()
         self._configure_pim()
         self.joins.configure(configured_joins(self.configuration), wish_interfaces(self.configuration))
         self.control.apply()
-
-    def _replace_tunnels(self, wanted: dict[str, TunnelSettings]) -> list[str]:
-        """Close tunnels whose settings changed, open those that are missing; returns the names of those that go on."""
-        for name, tunnel in list(self.tunnels.items()):
-            settings = wanted.get(name)
-            if settings is None or not tunnel.adopt(settings):
-                self.control.forget_tunnel(name)
-                del self.tunnels[name]
-                tunnel.close()
-        kept = list(self.tunnels)
-        for name, settings in wanted.items():
-            if name not in self.tunnels:
-                self.tunnels[name] = Tunnel(self._loop, settings, self.engine, self._ports, self._tunnel_event)
-        for name in wanted:  # the order of the file
-            self.tunnels[name] = self.tunnels.pop(name)
-        return kept
 
     def _replace_listeners(self) -> None:
         wanted = [(interface, family) for interface in wish_interfaces(self.configuration) for family in self._families]
@@ -266,8 +256,7 @@ class GatewayRole:
         return self.pim.native(source)
 
     def _select(self, channel: Channel) -> Upstream | None:
-        name = self.selection.select(channel)
-        return None if name is None else TunnelUpstream((name,))
+        return self.relays.select(channel)
 
     def _new_source(self, channel: Channel, tunnel: str) -> None:
         if self.admission.permits_source(channel) and self._has_room(channel):
@@ -305,20 +294,12 @@ class GatewayRole:
         self.control.wrong_interface(channel, interface)
         self.pim.wrong_interface(channel, interface)
 
-    def _tunnel_event(self, tunnel: Tunnel, event: Event) -> None:
-        match event:
-            case RelayLost() | RelayLimit():
-                if isinstance(event, RelayLost):
-                    self.control.upstream_failed(tunnel.name)
-                moved = self.selection.failed(tunnel.name, self._loop.time())
-            case StateChanged(new=State.ESTABLISHED):
-                self.control.upstream_recovered(tunnel.name)
-                moved = self.selection.recovered(tunnel.name)
-            case _:
-                moved = False
-        if moved:
-            self.tree.mark_all()
-            self.control.changed()
+    def _relays_found(self, source: Address) -> None:
+        self.relays.answered(source)
+
+    def _relays_changed(self, groups: frozenset[Address]) -> None:
+        self.tree.mark(groups)
+        self.control.changed()
 
     def _interface_changed(self, change: InterfaceChange) -> None:
         """Never raises: the monitor has more changes to tell."""
@@ -339,8 +320,7 @@ class GatewayRole:
                 _log.error("interface cannot be used interface=%s: %s", name, error)
         is_uplink = not names.isdisjoint(gateway.uplink) if gateway.uplink else names.isdisjoint(gateway.downstream)
         if is_uplink and change.kind in _WAY_BACK:
-            for tunnel in self.tunnels.values():
-                tunnel.refresh()
+            self.relays.refresh()
 
     def _follow_multicast(self, name: str, kind: ChangeKind) -> None:
         self.pim.follow(name)
@@ -356,13 +336,8 @@ class GatewayRole:
         return local_networks(self.monitor.interfaces[name] for name in names if name in self.monitor.interfaces)
 
     def _sampled(self) -> None:
-        """Once a sampling interval: make use of room that became free, and look for tunnels that fell silent."""
+        """Once a sampling interval: make use of room that became free, and let go what nobody wants."""
         self._measure()
         self.pim.sampled()
         self.admission.retry()
-        counted = self.engine.tunnel_traffic()
-        for name, tunnel in self.tunnels.items():
-            if not tunnel.machine.memberships or name not in counted:
-                self._silence.forget(name)
-            elif self._silence.observe(name, counted[name].packets):
-                tunnel.silent()
+        self.relays.sampled(lambda channel: self.control.ledger.get(channel) is not None)

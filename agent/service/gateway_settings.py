@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator
 
 from agent.protocol.channels import Family
+from agent.protocol.discovery import RelayLocation
 from agent.protocol.gateway_config import GatewayConfig
 from agent.protocol.querier import QuerierConfig
-from agent.protocol.relay_selection import RelayCandidate, RelaySelection
+from agent.protocol.relay_candidates import RelayCandidate
+from agent.protocol.relay_selection import SelectionConfig
 from agent.protocol.wire.amt import PORT
 from agent.service.config import Configuration, GatewayRelay
 from agent.service.model import AnyAddress, JoinRequest
@@ -21,41 +23,47 @@ def families(configuration: Configuration) -> tuple[Family, ...]:
 
 
 def tunnel_settings(configuration: Configuration) -> dict[str, TunnelSettings]:
-    """Settings of every tunnel by name: one for each relay address.
-
-    With several relays each keeps its Request cycle going, so that a relay is known to live before channels move to it.
-    """
-    gateway = configuration.gateway
-    is_choice = sum(len(relay.address) for relay in gateway.relay) > 1
+    """Settings of the tunnels to the relays of the file, by name."""
+    ports = configuration.gateway.port
     settings: dict[str, TunnelSettings] = {}
-    for relay in gateway.relay:
-        for address in relay.address:
-            name = _name(relay, address)
-            settings[name] = TunnelSettings(
-                name=name,
-                gateway=GatewayConfig(
-                    address=address,
-                    port=relay.port,
-                    discover=relay.discover,
-                    report_interval=configuration.igmp.unsolicited_report_interval,
-                    keep_warm=frozenset(families(configuration)[:1]) if is_choice else frozenset(),
-                ),
-                port=gateway.port[len(settings)] if len(settings) < len(gateway.port) else 0,
-                interface=gateway.uplink[0] if len(gateway.uplink) == 1 else None,
-                strict_port=relay.strict_data_port,
-                receive_buffer=configuration.dataplane.receive_buffer,
-            )
+    for relay, address, candidate in _configured(configuration):
+        for name in candidate.tunnel_names:
+            config = _gateway_config(configuration, address, relay.port, discover=relay.discover)
+            port = ports[len(settings)] if len(settings) < len(ports) else 0
+            settings[name] = _tunnel(configuration, name, config, port, strict_port=relay.strict_data_port)
     return settings
 
 
-def relay_selection(configuration: Configuration, failed_at: Mapping[str, float] | None = None) -> RelaySelection:
-    """The relays in order of preference, each address a candidate; `failed_at` tells of tunnels that go on."""
-    candidates = (
-        RelayCandidate(_name(relay, address), relay.sources)
-        for relay in configuration.gateway.relay
-        for address in relay.address
+def discovered_settings(configuration: Configuration, name: str, location: RelayLocation) -> TunnelSettings:
+    """Settings of the tunnel to a discovered relay."""
+    config = _gateway_config(configuration, location.address, location.port, discover=location.discover)
+    return _tunnel(configuration, name, config, 0, strict_port=configuration.discovery.strict_data_port)
+
+
+def relay_candidates(configuration: Configuration) -> tuple[RelayCandidate, ...]:
+    """The relays of the file in order of preference, each address a candidate."""
+    return tuple(candidate for _, _, candidate in _configured(configuration))
+
+
+def discovered_candidate(location: RelayLocation) -> RelayCandidate:
+    """A discovered relay."""
+    return RelayCandidate(
+        relay_name(location.address, location.port),
+        preference=location.preference,
+        origin=location.method.value,
     )
-    return RelaySelection(candidates, failed_at)
+
+
+def selection_config(configuration: Configuration) -> SelectionConfig:
+    """When channels move from one relay to another."""
+    failover = configuration.failover
+    return SelectionConfig(
+        hold_down=failover.hold_down,
+        failback_delay=failover.failback_delay,
+        move_on_limit=failover.move_on_limit,
+        patience=configuration.discovery.family_delay,
+        live_live=failover.live_live,
+    )
 
 
 def querier_config(configuration: Configuration, family: Family) -> QuerierConfig:
@@ -84,7 +92,39 @@ def configured_joins(configuration: Configuration) -> list[JoinRequest]:
     ]
 
 
-def _name(relay: GatewayRelay, address: AnyAddress) -> str:
-    if relay.port == PORT:
+def relay_name(address: AnyAddress, port: int) -> str:
+    """Name of the first tunnel to an address."""
+    if port == PORT:
         return str(address)
-    return f"[{address}]:{relay.port}" if address.version == 6 else f"{address}:{relay.port}"
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+
+
+def _configured(configuration: Configuration) -> Iterator[tuple[GatewayRelay, AnyAddress, RelayCandidate]]:
+    for number, relay in enumerate(configuration.gateway.relay):
+        names = [relay_name(address, relay.port) for address in relay.address]
+        for address, name in zip(relay.address, names, strict=True):
+            candidate = RelayCandidate(name, relay.sources, names[0], number, relay.tunnels)
+            yield relay, address, candidate
+
+
+def _gateway_config(configuration: Configuration, address: AnyAddress, port: int, *, discover: bool) -> GatewayConfig:
+    return GatewayConfig(
+        address=address,
+        port=port,
+        discover=discover,
+        report_interval=configuration.igmp.unsolicited_report_interval,
+    )
+
+
+def _tunnel(
+    configuration: Configuration, name: str, config: GatewayConfig, port: int, *, strict_port: bool
+) -> TunnelSettings:
+    uplink = configuration.gateway.uplink
+    return TunnelSettings(
+        name=name,
+        gateway=config,
+        port=port,
+        interface=uplink[0] if len(uplink) == 1 else None,
+        strict_port=strict_port,
+        receive_buffer=configuration.dataplane.receive_buffer,
+    )

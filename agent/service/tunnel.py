@@ -8,17 +8,18 @@ import logging
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from agent.dataplane.engine import Engine, TunnelSocket
 from agent.net import udp
-from agent.protocol.channels import Address, Endpoint, Filter
+from agent.protocol.channels import Address, Endpoint, Family, Filter
 from agent.protocol.gateway import Gateway
 from agent.protocol.gateway_config import GatewayConfig
 from agent.protocol.gateway_events import (
     Event,
     FamilyUnanswered,
     GatewayAddressChanged,
+    LimitSet,
     RelayFound,
     RelayLimit,
     RelayLost,
@@ -101,6 +102,11 @@ class Tunnel:
         """Our UDP port."""
         return int(self._socket.getsockname()[1])
 
+    @property
+    def has_groups(self) -> bool:
+        """Whether anything is wanted through it."""
+        return self.machine.has_groups
+
     def set_membership(self, group: Address, wanted: Filter) -> None:
         """Tell the machine what is wanted of a group; flushed in the loop's next turn."""
         try:
@@ -110,18 +116,17 @@ class Tunnel:
             return
         self._driver.flush_soon()
 
-    def adopt(self, settings: TunnelSettings) -> bool:
-        """Go on with other settings where that takes no new tunnel; False when it does."""
-        if replace(self.settings, gateway=settings.gateway) != settings:
-            return False
-        keep_warm = settings.gateway.keep_warm
-        if replace(self.settings.gateway, keep_warm=keep_warm) != settings.gateway:
-            return False
-        if keep_warm != self.settings.gateway.keep_warm:
-            self.settings = settings
-            self.machine.keep_warm(keep_warm, self._driver.now)
+    def ask(self, families: frozenset[Family], probe_timeout: float | None) -> None:
+        """Keep the relay asked for families, whether or not a group is wanted; flushed in the loop's next turn.
+
+        With a `probe_timeout` (seconds) a relay that may be gone is soon given up.
+        """
+        config = self.machine.config
+        if config.probe_timeout != probe_timeout:
+            self.machine.probe_fast(probe_timeout)
+        if config.keep_warm != families:
+            self.machine.keep_warm(families, self._driver.now)
             self._driver.flush_soon()
-        return True
 
     def refresh(self) -> None:
         """Try again now: the way to the relay may be back, on an uplink that was made anew."""
@@ -129,9 +134,8 @@ class Tunnel:
         self.machine.refresh(self._driver.now)
         self._driver.flush_soon()
 
-    def silent(self) -> None:
-        """Packets stopped: have the relay told again what is wanted."""
-        _log.warning("tunnel fell silent tunnel=%s", self.name, extra={"reason": "tunnel_silent"})
+    def probe(self) -> None:
+        """Have the relay asked now whether it is there, and told again what is wanted."""
         self.machine.relay_silent(self._driver.now)
         self._driver.flush_soon()
 
@@ -212,6 +216,8 @@ class Tunnel:
             case RelayLost(relay, reason):
                 self.last_error = reason.value
                 _log.warning("relay lost tunnel=%s relay=%s reason=%s", self.name, relay, reason.value)
+            case LimitSet(relay):
+                _log.warning("relay takes no more tunnels, ours goes on tunnel=%s relay=%s", self.name, relay)
             case RelayLimit(relay):
                 self.last_error = "relay_limit"
                 _log.warning("relay takes no new tunnels tunnel=%s relay=%s", self.name, relay)

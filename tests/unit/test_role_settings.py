@@ -64,7 +64,6 @@ def test_tunnels_are_opened_as_configured():
     first = settings["192.0.2.1:3000"]
     assert (first.interface, first.strict_port, first.receive_buffer) == ("wan0", False, 65536)
     assert (first.gateway.port, first.gateway.discover, first.gateway.report_interval) == (3000, False, 0.5)
-    assert first.gateway.keep_warm == {Family.IPV4}
 
 
 def test_listeners_are_told_timers_and_limits_of_their_family():

@@ -26,8 +26,13 @@ class FailoverSection(Section):
         description="Move channels away, make before break, when a relay sets the L flag on a tunnel we have; false "
         "keeps the tunnel, as RFC 7450 means it.",
     )
-    relay_silence: Seconds = Field(
+    relay_silence: Annotated[Seconds, Field(ge=0.1, le=3600)] = Field(
         default=2.0, description="Seconds without any packet, on a tunnel that carried some, after which it is probed."
+    )
+    probe_timeout: Annotated[Seconds, Field(ge=0.01, le=60)] = Field(
+        default=0.5,
+        description="Seconds to wait for the answer to a probe; the relay is given up after three without one, in a "
+        "quarter of the time where ICMP errors come back.",
     )
     channel_silence: Annotated[SecondsOrNone, Field(le=86_400)] = Field(
         default=0.0,
