@@ -15,10 +15,14 @@ from agent.service.config import Configuration
 from agent.service.configuration_store import ConfigurationStore
 from agent.service.model import (
     AgentStatus,
+    AssertState,
+    AssertStatus,
     ChannelStatus,
     Counts,
     DrainStatus,
     EngineStatus,
+    Interest,
+    InterestKind,
     InterfaceRole,
     InterfaceStatus,
     JoinOrigin,
@@ -26,6 +30,7 @@ from agent.service.model import (
     JoinStatus,
     NeighborKind,
     NeighborStatus,
+    PimStatus,
     Problem,
     QuerierStatus,
     Role,
@@ -77,7 +82,14 @@ class FakeAgent:
                 last_packet_age=0.5,
                 join_latency=0.02,
             ),
-            ChannelStatus(source=None, group=ip_address("ff3e::1")),
+            ChannelStatus(
+                source=None,
+                group=ip_address("ff3e::1"),
+                interests=[Interest(kind=InterestKind.PIM, interface="eth1", neighbor="fe80::9")],
+                interest_count=1,
+                asserts=[AssertStatus(interface="eth1", state=AssertState.LOSER, winner=ip_address("fe80::7"))],
+                reason="assert_lost",
+            ),
         ]
 
     def status(self) -> AgentStatus:
@@ -103,10 +115,33 @@ class FakeAgent:
 
     def interfaces(self) -> list[InterfaceStatus]:
         querier = QuerierStatus(protocol="igmp", version=3, elected=True, groups=1)
-        return [InterfaceStatus(name="eth1", role=InterfaceRole.DOWNSTREAM, index=3, up=True, queriers=[querier])]
+        pim = PimStatus(
+            family=4,
+            address=ip_address("10.0.0.2"),
+            designated_router=ip_address("10.0.0.9"),
+            designated=False,
+            priority=1,
+            hello_interval=30.0,
+            neighbors=1,
+            channels=7,
+        )
+        downstream = InterfaceRole.DOWNSTREAM
+        return [InterfaceStatus(name="eth1", role=downstream, index=3, up=True, queriers=[querier], pim=[pim])]
 
     def neighbors(self) -> list[NeighborStatus]:
-        return [NeighborStatus(kind=NeighborKind.QUERIER, interface="eth1", address=ip_address("10.0.0.1"))]
+        router = NeighborStatus(
+            kind=NeighborKind.PIM,
+            interface="eth1",
+            address=ip_address("10.0.0.9"),
+            expires_in=104.0,
+            uptime=12.5,
+            designated=True,
+            priority=100,
+            generation_id=0xBEEF,
+            secondary_addresses=[ip_address("10.0.1.9")],
+        )
+        querier = NeighborStatus(kind=NeighborKind.QUERIER, interface="eth1", address=ip_address("10.0.0.1"))
+        return [router, querier]
 
     def statistics(self) -> StatisticsReport:
         return StatisticsReport(

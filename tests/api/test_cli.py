@@ -74,6 +74,18 @@ async def test_tables_show_addresses_and_numbers_as_they_are(amt_agent):
     assert all(line and line == line.rstrip() for line in out.splitlines())
 
 
+async def test_tables_show_the_routers_of_the_domain(amt_agent):
+    _, out, _ = await amt_agent("neighbors")
+    router = next(line for line in out.splitlines() if "10.0.0.9" in line)
+    assert router.split() == ["eth1", "10.0.0.9", "pim", "12.5s", "1m44s", "yes", "100", "0000beef", "10.0.1.9"]
+    assert "querier" in out
+    _, out, _ = await amt_agent("interfaces")
+    assert "ipv4 dr 10.0.0.9, 1 neighbours, 7 channels" in out
+    _, out, _ = await amt_agent("channels")
+    assert "pim:eth1:fe80::9" in out
+    assert "assert_lost, assert loser on eth1" in out
+
+
 async def test_an_ipv6_tunnel_is_not_taken_for_markup(amt_agent, agent):
     row = agent.tunnel_rows[0].model_copy(update={"relay_address": "fe80::1"})
     agent.tunnel_rows[:] = [row]
