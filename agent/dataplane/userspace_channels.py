@@ -57,9 +57,11 @@ class ChannelTable:
         key = channel.source.packed + channel.group.packed
         state = self._channels.get(key) or ChannelState(channel)
         if interfaces != state.interfaces or incoming != state.incoming:
+            turns = incoming != state.incoming
+            counted = self._routes.counted(channel) if turns else Traffic()  # the kernel may have packets waiting
             self._routes.set(channel, interfaces, incoming)
-            if incoming != state.incoming:
-                state.set_native(incoming, self._routes.counted(channel))
+            if turns:
+                state.set_native(incoming, counted)
             state.interfaces = interfaces
         state.set_tunnels(tunnels, self._duplicate_window)
         self._channels[key] = state

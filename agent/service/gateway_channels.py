@@ -41,9 +41,6 @@ RETRIED_AT_ONCE: Final = 100
 SETTLE_TIME: Final = 0.5
 """Seconds in which copies are recognised after a channel left a tunnel for another."""
 
-RouteChanged = Callable[[Channel, Route | None, Route | None], None]
-"""Called with (channel, route before, route now); None: not carried."""
-
 LEARNED_SOURCE_LIFETIME: Final = 210.0
 """Seconds of silence after which a source that any-source interest brought is forgotten (RFC 7761 §4.11 Keepalive)."""
 
@@ -65,7 +62,6 @@ class ChannelControl:
         refused: channels the engine does not forward, and why.
         sent: what was forwarded out of each interface; it never goes back, and is at most a sample old.
         on_sample: called once a slow sample.
-        on_route_changed: called for each channel that is carried otherwise now.
         on_group_applied: called with each group that was planned again, and its plan.
         explain_unserved: says why nothing brings a channel.
     """
@@ -84,7 +80,6 @@ class ChannelControl:
         self.refused: dict[Channel, str] = {}
         self.sent: dict[str, Traffic] = {}
         self.on_sample: Callable[[], None] = lambda: None
-        self.on_route_changed: RouteChanged = lambda _channel, _before, _now: None
         self.on_group_applied: Callable[[Address, GroupPlan], None] = lambda _group, _plan: None
         self.explain_unserved: Callable[[Channel], str] = lambda _channel: "no_relay"
         self._loop = loop
@@ -242,7 +237,6 @@ class ChannelControl:
             self._moves.cancel(channel)
             self._engine.remove_channel(channel)
             self.refused.pop(channel, None)
-            self.on_route_changed(channel, old.routes[channel], None)
         for channel, route in new.routes.items():
             before = old.routes.get(channel)
             if before == route:
@@ -251,7 +245,6 @@ class ChannelControl:
                 self._sample(channel, self._loop.time(), old)
                 self._turn_to(channel, before.upstream, route.upstream)
             self._set_channel(channel, route)
-            self.on_route_changed(channel, before, route)
         if old.any_source != new.any_source:
             self._turn_to(Channel(None, group), old.any_source, new.any_source)
             self._set_group(group, new.any_source)

@@ -70,7 +70,7 @@ class Border:
     """The engine in the gateway's namespace; used with the calling thread inside that namespace.
 
     A family this kernel does not route is left out, as the agent leaves it out; `on_unsupported` is told why once
-    somebody wants to forward it, and raises.
+    somebody wants to forward it, and raises. Without `routes` the engine only writes into the tap.
     """
 
     topology: EngineTopology
@@ -80,6 +80,7 @@ class Border:
     table: int = 253
     families: tuple[Family, ...] = (Family.IPV4, Family.IPV6)
     local_networks: tuple[Network, ...] = ()
+    routes: bool = True
     control: list[tuple[bytes, Endpoint]] = field(default_factory=list)
     errors: list[IcmpHint] = field(default_factory=list)
     new_sources: list[tuple[Channel, str]] = field(default_factory=list)
@@ -98,9 +99,10 @@ class Border:
             stack.callback(self._close_sockets)
             self.tap = Tap(TapSettings(segmentation=self.segmentation))
             stack.callback(self.tap.remove)
-            for family in self.families:
+            for family in self.families if self.routes else ():
                 self._open_router(family, stack)
-            self.engine = UserspaceEngine(self.loop, self.tap, self.routers, self._new_source, self.local_networks)
+            routers = self.routers if self.routes else None
+            self.engine = UserspaceEngine(self.loop, self.tap, routers, self._new_source, self.local_networks)
             stack.callback(self.engine.close)
             self.add_tunnel("relay")
             self._stack = stack.pop_all()
