@@ -107,11 +107,12 @@ class AssertTable:
 
     def data_received(self, channel: Channel, now: float) -> None:
         """A packet of (S,G) came in on this interface, which is not where it should come from."""
-        if self.outcome(channel) is not AssertOutcome.NO_INFO:
-            return
         for asserted in (channel, _any_source(channel)):
-            if asserted in self._metrics and self._address is not None:
-                if self.outcome(asserted) is AssertOutcome.NO_INFO:
+            outcome = self.outcome(asserted)
+            if outcome is AssertOutcome.LOSER:
+                return
+            if outcome is AssertOutcome.WINNER or self._could_assert(asserted):
+                if outcome is AssertOutcome.NO_INFO or self._spoke_long_ago(asserted, now):
                     self._move(asserted, AssertTrigger.DATA, now)
                 return
 
@@ -186,6 +187,12 @@ class AssertTable:
         return drained
 
     # --- rules
+
+    def _spoke_long_ago(self, channel: Channel, now: float) -> bool:
+        """Whether a winner said so Assert_Override_Interval ago or before: its packets may come at any rate."""
+        deadline = self._timers.deadline(channel)
+        assert deadline is not None, channel
+        return deadline - now <= self._config.assert_time - 2 * self._config.assert_override_interval
 
     def _could_assert(self, channel: Channel) -> bool:
         return channel in self._metrics and self._address is not None

@@ -1,11 +1,13 @@
 """The Assert state machine of one channel on one interface, as an enforced table (RFC 7761 §4.6.1, §4.6.2).
 
-    NO_INFO --data, inferior--> WINNER (timer, inferior: says it again) --cannot assert--> NO_INFO, and cancels
+    NO_INFO --data, inferior--> WINNER (says it again) --cannot assert--> NO_INFO, and cancels
        |                          | preferred
        +-----acceptable-------> LOSER (preferred, acceptable: follows) --anything that frees it--> NO_INFO
 
-(S,G) and (*,G) share the table; which event a message is to each of them is decided in `pim_assert`. A pair that is not
-in the table is a bug of this program, never of the peer, and raises.
+(S,G) and (*,G) share the table; which event a message is to each of them is decided in `pim_assert`. One move is ours:
+data that comes in although we won makes us say so again, for a router that forwards by (*,G) alone claims (*,G), which
+says nothing to the (S,G) of RFC 7761 §4.6.1, and would send duplicates until our timer. A pair that is not in the table
+is a bug of this program, never of the peer, and raises.
 """
 
 from __future__ import annotations
@@ -64,6 +66,7 @@ TRANSITIONS: Final[dict[tuple[AssertOutcome, AssertTrigger], tuple[AssertOutcome
     (AssertOutcome.NO_INFO, AssertTrigger.DATA): (AssertOutcome.WINNER, AssertAction.CLAIM),
     (AssertOutcome.NO_INFO, AssertTrigger.INFERIOR): (AssertOutcome.WINNER, AssertAction.CLAIM),
     (AssertOutcome.NO_INFO, AssertTrigger.ACCEPTABLE): (AssertOutcome.LOSER, AssertAction.FOLLOW),
+    (AssertOutcome.WINNER, AssertTrigger.DATA): (AssertOutcome.WINNER, AssertAction.REPEAT),
     (AssertOutcome.WINNER, AssertTrigger.TIMER): (AssertOutcome.WINNER, AssertAction.REPEAT),
     (AssertOutcome.WINNER, AssertTrigger.INFERIOR): (AssertOutcome.WINNER, AssertAction.REPEAT),
     (AssertOutcome.WINNER, AssertTrigger.METRIC_CHANGED): (AssertOutcome.WINNER, AssertAction.REPEAT),

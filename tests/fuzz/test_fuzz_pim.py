@@ -137,7 +137,7 @@ def test_packed_joins_and_prunes_are_all_said_once_and_fit(family: Family, data:
     wanted = Counter([(True, *entry) for entry in joins] + [(False, *entry) for entry in prunes])
     assert said <= wanted
     assert all(entry.rpt for _, _, entry in wanted - said), "only the shared tree is shortened"
-    assert all(count <= 1 for count in shared.values()), "RFC 7761 §4.9.5.1: one message for a group's shared tree"
+    assert all(count <= 1 for count in shared.values()), "RFC 7761 §4.9.5.2: one message for a group's shared tree"
     if size == 1500:
         assert said == wanted
 

@@ -99,7 +99,7 @@ def test_moves_outside_the_table_are_refused() -> None:
     for state, trigger in moves - set(TRANSITIONS):
         with pytest.raises(NoTransition):
             transition(state, trigger)
-    assert len(moves - set(TRANSITIONS)) == 19
+    assert len(moves - set(TRANSITIONS)) == 18
 
 
 def test_every_state_and_trigger_of_the_table_is_used() -> None:
@@ -119,6 +119,17 @@ def test_data_where_we_forward_claims_the_channel() -> None:
     asserts.data_received(CHANNEL, 6.0)
     assert asserts.messages() == [], "said once, not for every packet"
     assert not asserts.lost(CHANNEL)
+
+
+def test_data_although_we_won_makes_us_say_so_again_but_not_for_every_packet() -> None:
+    asserts = won(CHANNEL)
+    for tenth in range(1, 100):
+        asserts.data_received(CHANNEL, tenth / 10)
+        if tenth % 30:
+            assert asserts.messages() == []
+        else:
+            assert asserts.messages() == [Assert(GROUP, SOURCE, 200, 10)]
+    assert asserts.next_deadline() == 9.0 + 177.0
 
 
 def test_data_we_do_not_forward_claims_nothing() -> None:

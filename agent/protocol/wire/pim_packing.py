@@ -28,7 +28,7 @@ def pack_join_prunes(
 
     What a group says about its shared tree, (*,G) and (S,G,rpt), stays in one message: split, a receiver would take
     the missing prunes for ended. When that alone is too long for one, (S,G,rpt) Prunes of the highest addresses are
-    left out, and their traffic comes (RFC 7761 §4.9.5.1). (S,G) entries of one group may be spread over messages.
+    left out, and their traffic comes (RFC 7761 §4.9.5.2). (S,G) entries of one group may be spread over messages.
 
     Args:
         upstream: neighbour the messages are meant for.
