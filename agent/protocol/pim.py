@@ -360,7 +360,7 @@ class PimInterface:
 
     def _disappear(self) -> None:
         """Goodbye, from the address that is still ours; nothing else is said from it (RFC 7761 §4.3.1)."""
-        if self._address is not None:
+        if self._address is not None and self._hellos.known:
             self._send(self._hellos.goodbye())
         self._hellos.stop()
 

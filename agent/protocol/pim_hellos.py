@@ -37,6 +37,12 @@ class Hellos:
         self._generation_id = 0
         self._timers: Timers[HelloTimer] = Timers()
         self._due = False
+        self._known = False
+
+    @property
+    def known(self) -> bool:
+        """Whether anybody can know us: a Hello was said since `start`."""
+        return self._known
 
     @property
     def due(self) -> bool:
@@ -46,14 +52,13 @@ class Hellos:
     def start(self, now: float) -> None:
         """Begin a new generation; the first Hello comes within Triggered_Hello_Delay."""
         self._generation_id = self._nonce32()
-        self._timers.clear()
-        self._due = False
+        self.stop()
         self.trigger(now)
 
     def stop(self) -> None:
         """Say no more."""
         self._timers.clear()
-        self._due = False
+        self._due = self._known = False
 
     def trigger(self, now: float) -> None:
         """Somebody is new: a Hello within Triggered_Hello_Delay, besides the periodic ones."""
@@ -67,7 +72,7 @@ class Hellos:
 
     def said(self, now: float) -> None:
         """A Hello was said."""
-        self._due = False
+        self._due, self._known = False, True
         self._timers.cancel(HelloTimer.TRIGGERED)
         if HelloTimer.PERIODIC not in self._timers:
             early = 1 - _JITTER * self._random()
