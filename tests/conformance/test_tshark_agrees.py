@@ -7,19 +7,15 @@ are. So the bytes in the vector files are checked by somebody else, and with the
 from __future__ import annotations
 
 import json
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 
 import pytest
 from fuzzing.strategies import ones_complement
 from vectors.loader import Vector, load_vectors
+from vectors.tshark import TSHARK, run_tshark, write_pcap
 
 VECTORS = {name: vector for name, vector in load_vectors().items() if vector.expect}
-TSHARK = shutil.which("tshark")
-RAW_IP = 101
-"""LINKTYPE_RAW: packets begin with an IP header."""
 
 pytestmark = pytest.mark.skipif(TSHARK is None, reason="tshark is not installed")
 
@@ -34,24 +30,6 @@ def in_udp(payload: bytes) -> bytes:
     header = struct.pack("!BBHHHBBH", 0x45, 0, length + 20, 0, 0x4000, 64, 17, 0) + source + destination
     header = header[:10] + struct.pack("!H", 0xFFFF ^ ones_complement(header)) + header[12:]
     return header + ports + struct.pack("!H", checksum or 0xFFFF) + payload
-
-
-def write_pcap(path: Path, packets: list[bytes]) -> None:
-    """The classic format: one header, then a header and the bytes of each packet."""
-    with path.open("wb") as file:
-        file.write(struct.pack("!IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, RAW_IP))
-        for number, packet in enumerate(packets):
-            file.write(struct.pack("!IIII", number, 0, len(packet), len(packet)) + packet)
-
-
-def run_tshark(*arguments: str) -> str:
-    assert TSHARK is not None
-    options = ["-o", "ip.check_checksum:TRUE", "-o", "udp.check_checksum:TRUE"]
-    result = subprocess.run(
-        [TSHARK, "-n", *options, *arguments], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
