@@ -133,6 +133,7 @@ class NameServer:
     Attributes:
         directory: its files: configuration, zones, log.
         log: what it said.
+        port: it is asked at.
     """
 
     def __init__(
@@ -163,7 +164,7 @@ class NameServer:
         self._namespace = namespace
         self._zones = {zone.origin: zone for zone in zones}
         self._addresses = addresses
-        self._port = port
+        self.port = port
         self._recursion = recursion
         self._process: subprocess.Popen[Any] | None = None
 
@@ -256,8 +257,8 @@ class NameServer:
     session-keyfile "{self.directory}/session.key";
     bindkeys-file "{self.directory}/bind.keys";
     managed-keys-directory "{self.directory}";
-    listen-on port {self._port} {{ {listen[4] or "none;"} }};
-    listen-on-v6 port {self._port} {{ {listen[6] or "none;"} }};
+    listen-on port {self.port} {{ {listen[4] or "none;"} }};
+    listen-on-v6 port {self.port} {{ {listen[6] or "none;"} }};
     allow-query {{ any; }};
     recursion {recursion};
     dnssec-validation no;

@@ -60,7 +60,7 @@ def zone(records: Mapping[tuple[str, str], list[str]], soa: str = "example.") ->
         name, kind = question.name.to_text(), dns.rdatatype.to_text(question.rdtype)
         found = records.get((name, kind), [])
         rcode = "NOERROR" if name in names else "NXDOMAIN"
-        return reply(query, *found, rcode=rcode, soa=None if found else soa).to_wire()
+        return reply(query, *found, rcode=rcode, soa=None if found else soa).to_wire(max_size=65535)
 
     return answer
 
