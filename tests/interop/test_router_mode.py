@@ -1,0 +1,176 @@
+"""Mode `router` beside FRR's pimd: what it joins we subscribe to, what it prunes we leave, and nobody is left over."""
+
+import json
+import time
+
+import pytest
+
+from lab import topology
+from lab.frr import FrrRouter, domain_router, missing_for_frr
+from lab.namespaces import missing_for_namespaces, wait_until
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(bool(missing := missing_for_namespaces() + missing_for_frr()), reason=", ".join(missing)),
+]
+
+GROUP = topology.NUMBERED_GROUP_IPV4
+SOURCE = str(topology.SOURCE.ipv4)
+QUICK_PIM = """
+[pim]
+hello_interval = 1.0
+join_prune_interval = 5.0
+"""
+ROUTER = str(topology.router_upstream(1).ipv4)
+INTEREST = {"kind": "pim", "interface": "down0", "neighbor": ROUTER, "excluded_sources": []}
+
+
+@pytest.fixture
+def make_domain(make_scenario, tmp_path):
+    """A relay, a border agent and FRR as the domain's routers in a row."""
+    started = []
+
+    def make(routed=1, sections="", **sizes):
+        scenario = make_scenario(sizes={"routed": routed, **sizes}, sections=QUICK_PIM + sections)
+        names = scenario.lab.topology
+        # A veth hands trains on as they are, and a kernel that forwards multicast drops those with DF that are longer
+        # than the MTU (ipmr_queue_xmit looks at the whole train); a wire never carries one.
+        off = ("tx-udp-segmentation", "off")
+        scenario.lab.run(names.border, "ethtool", "-K", names.downstream_interfaces[0], *off)
+        routers = [
+            FrrRouter(scenario.lab, names.routers()[index - 1], tmp_path, domain_router(names, index))
+            for index in range(1, routed + 1)
+        ]
+        for router in routers:
+            started.append(router)
+            router.start()
+        return scenario, routers
+
+    yield make
+    for router in reversed(started):
+        router.close()
+
+
+def channel_row(scenario, source=SOURCE, group=GROUP):
+    rows = scenario.border.channels()
+    return next((row for row in rows if (row["source"], row["group"]) == (source, group)), None)
+
+
+def wait_for_channel(scenario, seconds=20.0):
+    wait_until(lambda: (row := channel_row(scenario)) and row["packets"], seconds, "the channel is carried")
+
+
+def wait_for_none(scenario, seconds):
+    wait_until(lambda: channel_row(scenario) is None, seconds, "the channel is gone")
+
+
+def neighbors(scenario):
+    return [row for row in scenario.border.get("neighbors")["items"] if row["kind"] == "pim"]
+
+
+def wait_for_neighbor(scenario):
+    wait_until(lambda: neighbors(scenario), 20, "FRR is a neighbour")
+
+
+def test_a_receiver_behind_two_routers_gets_the_stream_and_leaves_again(make_domain):
+    scenario, routers = make_domain(routed=2)
+    wait_for_neighbor(scenario)
+    scenario.send(GROUP, "--rate", "200")
+    receiver = scenario.receive(GROUP)
+    wait_for_channel(scenario)
+    receiver.wait_for_more(20, packets=100)
+    row = channel_row(scenario)
+    assert row["interests"] == [INTEREST]
+    assert (row["upstream"], row["incoming_interface"], row["outgoing_interfaces"]) == ("tunnel", "amt0", ["down0"])
+    assert row["reason"] is None
+    upstream = routers[0].json("show ip pim upstream")[GROUP][SOURCE]
+    assert upstream["inboundInterface"] == topology.ROUTER_UPSTREAM
+    assert upstream["joinState"] == "Joined"
+    mroute = routers[0].json("show ip mroute")[GROUP][SOURCE]
+    assert mroute["iif"] == topology.ROUTER_UPSTREAM
+    assert set(mroute["oil"]) == {topology.ROUTER_DOWNSTREAM}
+    figures = receiver.finish()
+    assert figures["lost"] == figures["duplicates"] == figures["reordered"] == 0
+    wait_for_none(scenario, 15)
+    wait_until(lambda: not scenario.border.tunnels() or scenario.border.tunnels()[0]["channels"] == 0, 5, "left")
+
+
+def test_frr_takes_us_for_a_neighbour_and_we_show_what_it_told(make_domain):
+    scenario, (router,) = make_domain()
+    wait_for_neighbor(scenario)
+    (row,) = neighbors(scenario)
+    assert (row["interface"], row["address"], row["priority"]) == ("down0", ROUTER, 1)
+    assert row["designated"] is True  # its address is higher than ours
+    assert isinstance(row["generation_id"], int)
+    seen = router.json("show ip pim neighbor")[topology.ROUTER_UPSTREAM]
+    assert list(seen) == [str(topology.border_downstream(0).ipv4)]
+    pim = next(row for row in scenario.border.get("interfaces")["items"] if row["name"] == "down0")["pim"]
+    assert (pim[0]["family"], pim[0]["designated_router"], pim[0]["neighbors"]) == (4, ROUTER, 1)
+    assert pim[0]["refused"] == {}
+
+
+def test_hosts_of_a_link_whose_designated_router_frr_is_are_served_once(make_domain):
+    """The host sits beyond FRR; on our own LAN only FRR's Join counts, whatever else is reported there."""
+    scenario, _ = make_domain()
+    wait_for_neighbor(scenario)
+    scenario.send(GROUP, "--rate", "200")
+    receiver = scenario.receive(GROUP)
+    wait_for_channel(scenario)
+    receiver.wait_for_more(20)
+    assert channel_row(scenario)["interests"] == [INTEREST]
+    assert receiver.is_whole()
+
+
+def test_a_restart_of_pimd_brings_the_stream_back(make_domain):
+    scenario, (router,) = make_domain()
+    wait_for_neighbor(scenario)
+    scenario.send(GROUP, "--rate", "200")
+    receiver = scenario.receive(GROUP)
+    wait_for_channel(scenario)
+    receiver.wait_for_more(20)
+    before = neighbors(scenario)[0]["generation_id"]
+    router.kill("pimd")
+    router.restart("pimd")
+    wait_until(lambda: [row["generation_id"] for row in neighbors(scenario)] not in ([], [before]), 20, "a new GenID")
+    receiver.wait_for_more(30)
+    assert channel_row(scenario)["interests"] == [INTEREST]
+
+
+def test_a_pimd_that_stops_leaves_nothing_behind(make_domain):
+    scenario, (router,) = make_domain()
+    wait_for_neighbor(scenario)
+    scenario.send(GROUP, "--rate", "200")
+    receiver = scenario.receive(GROUP)
+    wait_for_channel(scenario)
+    receiver.wait_for_more(20)
+    router.stop("pimd")
+    wait_for_none(scenario, 25)  # at the latest when the holdtime of its last Join is over
+    wait_until(lambda: not neighbors(scenario), 10, "the neighbour is gone")
+
+
+def test_a_restart_of_the_agent_is_healed_by_pimds_next_join(make_domain):
+    scenario, _ = make_domain()
+    wait_for_neighbor(scenario)
+    scenario.send(GROUP, "--rate", "200")
+    receiver = scenario.receive(GROUP)
+    wait_for_channel(scenario)
+    receiver.wait_for_more(20)
+    scenario.border.kill()
+    scenario.border.start()
+    began = time.monotonic()
+    wait_for_channel(scenario)
+    receiver.wait_for_more(10)
+    assert channel_row(scenario)["interests"] == [INTEREST]
+    assert time.monotonic() - began < 20
+
+
+def test_the_log_tells_of_neighbours_in_pairs_of_key_and_value(make_domain):
+    scenario, (router,) = make_domain()
+    wait_for_neighbor(scenario)
+    router.stop("pimd")
+    wait_until(lambda: not neighbors(scenario), 15, "the neighbour is gone")
+    log = scenario.border.place.log.read_text()
+    assert f"pim neighbor up interface=down0 neighbor={ROUTER}" in log
+    assert f"pim neighbor down interface=down0 neighbor={ROUTER} reason=" in log
+    assert "pim designated router interface=down0 family=4" in log
+    assert json.dumps(log)
