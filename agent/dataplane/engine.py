@@ -6,10 +6,13 @@ import socket
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Final, Protocol
 
 from agent.net.udp import IcmpHint
 from agent.protocol.channels import Address, Channel, Endpoint, Network
+
+DUPLICATE_WINDOW: Final = 0.5
+"""Seconds two copies of a packet that comes through several tunnels may be apart, unless told otherwise."""
 
 
 class EngineError(Exception):
@@ -163,6 +166,9 @@ class Engine(Protocol):
 
     def set_local_networks(self, networks: Iterable[Network]) -> None:
         """Replace the prefixes whose addresses may not be the source of a tunnelled packet."""
+
+    def set_duplicate_window(self, seconds: float) -> None:
+        """Recognise copies of packets this far apart, for channels that have several tunnels from now on."""
 
     def traffic(self, channel: Channel) -> Traffic | None:
         """What was forwarded of one channel since it was set, None when it is not set; cheap enough to poll.

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from agent.dataplane.engine import (
+    DUPLICATE_WINDOW,
     Counters,
     FirstPacket,
     InterfaceUpcall,
@@ -18,7 +19,6 @@ from agent.dataplane.engine import (
     ignore,
 )
 from agent.dataplane.userspace_channels import ChannelTable
-from agent.dataplane.userspace_duplicates import DUPLICATE_WINDOW
 from agent.dataplane.userspace_flow import DONT_FRAGMENT_SOURCE, Flow, flow_of
 from agent.dataplane.userspace_output import TapOutput
 from agent.dataplane.userspace_routes import KernelRoutes
@@ -167,6 +167,10 @@ class UserspaceEngine:
         if wanted != self._networks:
             self._networks = wanted
             self._flows.clear()
+
+    def set_duplicate_window(self, seconds: float) -> None:
+        """Recognise copies of packets this far apart, for channels that have several tunnels from now on."""
+        self._channels.duplicate_window = seconds
 
     def traffic(self, channel: Channel) -> Traffic | None:
         """What was forwarded of one channel since it was set, None when it is not set."""

@@ -21,7 +21,7 @@ class ChannelTable:
         routes: the kernel's routes under them.
         on_new_source: see `agent.dataplane.engine`.
         on_first_packet: likewise.
-        duplicate_window: seconds two copies of a packet may be apart.
+        duplicate_window: seconds two copies of a packet may be apart; may be set anew.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class ChannelTable:
         self._routes = routes
         self._on_new_source = on_new_source
         self._on_first_packet = on_first_packet
-        self._duplicate_window = duplicate_window
+        self.duplicate_window = duplicate_window
         self._channels: dict[bytes, ChannelState] = {}
         self._groups: dict[bytes, frozenset[str]] = {}
         self._announcer = SourceAnnouncer()
@@ -63,7 +63,7 @@ class ChannelTable:
             if turns:
                 state.set_native(incoming, counted)
             state.interfaces = interfaces
-        state.set_tunnels(tunnels, self._duplicate_window)
+        state.set_tunnels(tunnels, self.duplicate_window)
         self._channels[key] = state
 
     def remove(self, channel: Channel) -> None:

@@ -19,9 +19,6 @@ from agent.dataplane.userspace_flow import Flow
 from agent.dataplane.userspace_trains import AMT_HEADER_SIZE, Member, Train
 from agent.protocol.channels import Family
 
-DUPLICATE_WINDOW: Final = 0.5
-"""Seconds two copies of a packet may be apart, unless told otherwise."""
-
 REMEMBERED: Final = 32_768
 """Packets of a channel kept in each of two generations; a faster channel shortens its own window."""
 

@@ -86,7 +86,7 @@ class ChannelMoves:
 
     Args:
         loop: the event loop.
-        settle_time: seconds copies are recognised after the old tunnel was released.
+        settle_time: seconds copies are recognised after the old tunnel was released; may be set anew.
         on_progress: called with a channel whose move went a step further, or is over.
     """
 
@@ -94,7 +94,7 @@ class ChannelMoves:
         self, loop: asyncio.AbstractEventLoop, settle_time: float, on_progress: Callable[[Channel], None]
     ) -> None:
         self._loop = loop
-        self._settle_time = settle_time
+        self.settle_time = settle_time
         self._on_progress = on_progress
         self._moves: dict[Address, dict[Channel, Move]] = {}
 
@@ -162,7 +162,7 @@ class ChannelMoves:
         move.release()
         if move.timer is not None:
             move.timer.cancel()
-        move.timer = self._loop.call_later(self._settle_time, self._end, channel)
+        move.timer = self._loop.call_later(self.settle_time, self._end, channel)
 
     def _end(self, channel: Channel) -> None:
         if self.get(channel) is not None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-from agent.dataplane.engine import Engine, EngineError, Traffic
+from agent.dataplane.engine import DUPLICATE_WINDOW, Engine, EngineError, Traffic
 from agent.protocol.channels import Address, Channel, Filter
 from agent.protocol.upstream import Upstream
 from agent.service.channel_asked import Joiner, NobodyToJoin, TunnelMemberships, UpstreamRequests
@@ -38,9 +38,6 @@ SWEEP_SAMPLES: Final = 5
 RETRIED_AT_ONCE: Final = 100
 """Channels the engine refused that are offered to it again in one slow sample."""
 
-SETTLE_TIME: Final = 0.5
-"""Seconds in which copies are recognised after a channel left a tunnel for another."""
-
 LEARNED_SOURCE_LIFETIME: Final = 210.0
 """Seconds of silence after which a source that any-source interest brought is forgotten (RFC 7761 §4.11 Keepalive)."""
 
@@ -54,7 +51,6 @@ class ChannelControl:
         engine: what forwards.
         tunnels: by name; followed as they come and go.
         joiner: what native channels are asked of.
-        settle_time: seconds in which copies are recognised after a channel left a tunnel for another.
 
     Attributes:
         ledger: times of every channel.
@@ -73,7 +69,6 @@ class ChannelControl:
         engine: Engine,
         tunnels: Mapping[str, TunnelMemberships],
         joiner: Joiner | None = None,
-        settle_time: float = SETTLE_TIME,
     ) -> None:
         self.ledger = ChannelLedger()
         self.unserved: set[Channel] = set()
@@ -87,7 +82,7 @@ class ChannelControl:
         self._engine = engine
         self._tunnels = tunnels
         self._asked = UpstreamRequests(tunnels, joiner or NobodyToJoin())
-        self._moves = ChannelMoves(loop, settle_time, self._moved)
+        self._moves = ChannelMoves(loop, DUPLICATE_WINDOW, self._moved)
         self._heard = HeardSources()
         self._dead: set[str] = set()
         self._plans: dict[Address, GroupPlan] = {}
@@ -172,6 +167,11 @@ class ChannelControl:
         self._is_paused = paused
         self._tree.mark_all()
         self.apply()
+
+    def set_duplicate_window(self, seconds: float) -> None:
+        """Recognise copies this far apart, of live-live channels and of those that move between tunnels."""
+        self._engine.set_duplicate_window(seconds)
+        self._moves.settle_time = seconds
 
     def forget_tunnel(self, name: str) -> None:
         """A tunnel is replaced: what was asked of it has to be asked again of its successor."""

@@ -178,6 +178,7 @@ class GatewayRole:
         refuse_fixed(self.configuration, configuration, "gateway", _FIXED)
         refuse_fixed(self.configuration, configuration, "frr", tuple(FrrSection.model_fields))
         self.discovery.reconfigure(configuration)
+        self.control.set_duplicate_window(configuration.failover.duplicate_window)
         self.relays.reconfigure(configuration)
         self.configuration = configuration
         self.engine.set_local_networks(self._local_networks())
@@ -206,6 +207,7 @@ class GatewayRole:
 
     def _start(self) -> None:
         self.engine.set_local_networks(self._local_networks())
+        self.control.set_duplicate_window(self.configuration.failover.duplicate_window)
         self.relays.start()
         self._replace_listeners()
         self._configure_pim()

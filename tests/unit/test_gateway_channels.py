@@ -6,7 +6,7 @@ from ipaddress import ip_address
 import pytest
 from scripted.still_loop import StillLoop
 
-from agent.dataplane.engine import EngineError, Traffic, ignore
+from agent.dataplane.engine import EngineError, Traffic
 from agent.protocol.channels import NOTHING, Channel, Filter
 from agent.protocol.upstream import TunnelUpstream
 from agent.service.gateway_channels import (
@@ -32,7 +32,8 @@ class Engine:
         self.calls = []
         self.counted = {}
         self.refuses = False
-        self.on_unknown_source = ignore
+        self.on_unknown_source = lambda channel, name: self.calls.append(("unknown", channel, name))
+        self.window = None
 
     def set_channel(self, channel, tunnels, interfaces, incoming=None):
         if self.refuses:
@@ -179,7 +180,8 @@ async def test_a_replaced_tunnel_is_asked_again(setting):
     assert setting.tunnels["relay"].told == [(GROUP, Filter.include([ONE]))]
 
 
-async def test_every_channel_of_thousands_is_looked_at_within_a_sweep(setting):
+async def test_every_channel_of_thousands_is_looked_at_within_a_sweep(loop):
+    setting = Setting(loop=loop)
     groups = [ip_address("232.0.0.0") + number for number in range(1, 4001)]
     for group in groups:
         setting.tree.set_interest(LAN, group, Filter.include([ONE]))
