@@ -213,6 +213,8 @@ def _status(reply: Reply) -> str:
         words.append(f": {reply.detail}")
     if reply.server is not None:
         words.append(f" by {reply.server} over {reply.transport}")
+    if reply.is_validated:
+        words.append(", proven by DNSSEC as that server says")
     words.append(f", counts for {reply.lifetime:.0f} s")
     return "".join(words)
 
@@ -277,6 +279,7 @@ def _step(step: Step) -> dict[str, Any]:
         ],
         "records": [str(record) for record in reply.records],
         "lifetime": round(reply.lifetime, 3),
+        "validated": reply.is_validated,
         "refused": list(reply.refused),
         "detail": reply.detail,
     }

@@ -14,6 +14,7 @@ from typing import Final
 
 import dns.asyncresolver
 import dns.exception
+import dns.flags
 import dns.message
 import dns.name
 import dns.resolver
@@ -140,9 +141,11 @@ class DnsClient:
         aliases: list[Alias] = []
         refused: list[str] = []
         name = question.name
+        is_validated = True
         while len(aliases) <= LONGEST_CHAIN:
             found, contents = await self._ask_servers(Question(name, question.type))
             refused += found.refused
+            is_validated = is_validated and found.is_validated
             if contents is None:
                 break
             aliases += contents.aliases
@@ -156,6 +159,7 @@ class DnsClient:
             question=question,
             aliases=tuple(aliases),
             refused=tuple(refused),
+            is_validated=is_validated,
             lifetime=min([found.lifetime, *(self._settings.lifetimes.positive(alias.ttl) for alias in aliases)]),
         )
 
@@ -171,16 +175,17 @@ class DnsClient:
         resolver.lifetime = self._settings.timeout
         resolver.timeout = min(_LONGEST_TRY, self._settings.timeout / (len(servers) + 1))
         resolver.use_edns(0, 0, UDP_SIZE)
+        resolver.set_flags(dns.flags.RD | dns.flags.AD)  # RFC 6840 §5.7: tell whether DNSSEC proves it
         status = ReplyStatus.ANSWERED
         try:
             async with asyncio.timeout(self._settings.timeout + _LONGEST_TRY):
                 try:
                     name, kind = dns.name.from_text(question.name), RdataType.make(int(question.type))
                     answer = await resolver.resolve(name, kind, raise_on_no_answer=False, search=False)
-                    wire = answer.response.wire
+                    response = answer.response
                 except dns.resolver.NXDOMAIN as error:
-                    wire, status = error.response(name).wire, ReplyStatus.NO_NAME  # type: ignore[no-untyped-call]
-            contents = read_reply(wire or b"", question)
+                    response, status = error.response(name), ReplyStatus.NO_NAME  # type: ignore[no-untyped-call]
+            contents = read_reply(response.wire or b"", question)
         except BadReply as error:
             self._count(attempts)
             return replace(failure, detail=str(error), refused=(*_refused(attempts), error.reason)), None
@@ -190,7 +195,8 @@ class DnsClient:
         self._count(attempts)
         if status is ReplyStatus.ANSWERED and not contents.records:
             status = ReplyStatus.NO_DATA
-        return self._reply(question, status, contents, attempts), contents
+        is_validated = bool(response.flags & dns.flags.AD)
+        return replace(self._reply(question, status, contents, attempts), is_validated=is_validated), contents
 
     def _reply(self, question: Question, status: ReplyStatus, contents: Contents, attempts: list[Attempt]) -> Reply:
         lifetimes, last = self._settings.lifetimes, attempts[-1]

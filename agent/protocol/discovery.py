@@ -136,8 +136,9 @@ def order_candidates(
     def group(location: RelayLocation) -> tuple[bool, int, int]:
         return not location.is_usable, methods.index(location.method), location.precedence
 
-    def order(location: RelayLocation) -> tuple[bool, int, int, int, float]:
-        return (*group(location), -location.address.version, _chance(location, seed))
+    def order(location: RelayLocation) -> tuple[bool, int, int, int, float, bool]:
+        # The same place told with and without the D bit is the one to discover at: nothing else is sure to work.
+        return (*group(location), -location.address.version, _chance(location, seed), not location.discover)
 
     ordered: dict[tuple[Address, int], RelayLocation] = {}
     preferences: dict[tuple[bool, int, int], int] = {}

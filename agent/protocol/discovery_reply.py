@@ -103,6 +103,7 @@ class Reply:
         transport: udp or tcp.
         refused: records passed over and answers dropped, by reason.
         detail: why it failed.
+        is_validated: the server says that DNSSEC proves it (AD bit, RFC 4035 §3.2.3); as good as the way to the server.
         is_remembered: it was not asked now, but `lifetime` remains of an earlier answer.
     """
 
@@ -115,6 +116,7 @@ class Reply:
     transport: str | None = None
     refused: tuple[str, ...] = ()
     detail: str = ""
+    is_validated: bool = False
     is_remembered: bool = False
 
 

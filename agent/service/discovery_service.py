@@ -11,9 +11,9 @@ import asyncio
 import logging
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Any, Final
 
 from agent.net.dns import DnsClient, DnsSettings, absolute_name, host_domain
 from agent.net.routing import local_address_towards
@@ -151,13 +151,16 @@ class RelayDiscovery:
         for source, entry in self._entries.items():
             self._start(source, entry)
 
-    async def close(self) -> None:
-        """Stop asking; `on_answer` is not called any more."""
+    def close(self) -> Coroutine[Any, Any, None]:
+        """Stop asking, now: `on_answer` is not called any more. Await what is returned to see everything ended."""
         self._is_closed = True
         tasks = [entry.task for entry in self._entries.values() if entry.task is not None]
         for entry in self._entries.values():
             entry.stop()
         self._entries.clear()
+        return self._end(tasks)
+
+    async def _end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
         await self._client.close()
         await asyncio.gather(*tasks, *self._closing, return_exceptions=True)
 
@@ -180,6 +183,7 @@ class RelayDiscovery:
             _log.exception("relay discovery failed source=%s", source)
             if entry.answer is None:
                 entry.answer = Answer(source, (), Outcome.FAILED, 0.0)
+                self._tell(source)
         assert entry.answer is not None
         now = self._loop.time()
         entry.task = None
@@ -241,7 +245,13 @@ class RelayDiscovery:
         entry.answer = replace(answer, expires=min(answer.expires, now + self._section.maximum_ttl))
         self.counters[f"answers_{answer.outcome.name.lower()}"] += 1
         if old is None or (old.candidates, old.outcome) != (answer.candidates, answer.outcome):
+            self._tell(source)
+
+    def _tell(self, source: Address) -> None:
+        try:
             self._on_answer(source)
+        except Exception:  # noqa: BLE001 - what is known goes on to be known
+            _log.exception("an answer of relay discovery could not be taken source=%s", source)
 
     def _due(self, source: Address, entry: _Entry) -> None:
         """Near the end of an answer's time: ask again if somebody cares, else forget it when its time is over."""

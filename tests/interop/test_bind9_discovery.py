@@ -1,4 +1,4 @@
-"""Relay discovery against bind9: what a source's operator would publish is what is found. Needs no root."""
+"""Relay discovery against bind9: what a source's operator would publish is what is found."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
+from lab.agents import PROGRAM
 from lab.names import Delegation, NameServer, Zone, missing_for_names, service_zone, source_zones
-from lab.namespaces import LabError
+from lab.namespaces import Lab, LabError
+from lab.topology import INTERNET_BORDER_SIDE
 
 pytestmark = pytest.mark.skipif(bool(missing_for_names()), reason="named (Debian: bind9) is not installed")
 
@@ -141,3 +143,16 @@ def test_a_server_that_ended_is_a_failure(start: Start) -> None:
 def test_a_zone_with_a_fault_is_told(start: Start) -> None:
     with pytest.raises(LabError, match="refuses a zone"):
         start(Zone("lab.example.", ("relays IN A 192.0.2",)))
+
+
+@pytest.mark.root
+def test_a_server_in_the_lab_is_asked_from_the_border(make_lab: Callable[..., Lab], tmp_path: Path) -> None:
+    lab = make_lab()
+    zones = [zone for source in SOURCES for zone in source_zones(ip_address(source), RECORDS)]
+    server_address = str(INTERNET_BORDER_SIDE.ipv4)
+    with NameServer(lab, lab.topology.internet, tmp_path / "names", [*zones, HOSTS], addresses=(server_address,)):
+        for source in SOURCES:
+            arguments = ["discover", source, "--method", "driad", "--resolver", server_address, "--json"]
+            found = json.loads(lab.run(lab.topology.border, *PROGRAM, *arguments).stdout)
+            assert [item["precedence"] for item in found["candidates"]] == [10, 10, 20]
+            assert [item["usable"] for item in found["candidates"]] == [True] * 3

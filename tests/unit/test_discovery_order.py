@@ -97,6 +97,11 @@ def test_a_place_stands_once_where_it_is_best():
     assert [(item.method, item.port) for item in order(*found)] == [(DNS_SD, 2268), (DRIAD, 3000)]
 
 
+def test_a_place_told_with_and_without_the_d_bit_is_discovered_at():
+    found = place("192.0.2.1", discover=False), place("192.0.2.1")
+    assert [item.discover for item in (*order(*found), *order(*reversed(found)))] == [True, True]
+
+
 def test_there_are_not_more_than_the_limit():
     assert len(order(*(place(f"192.0.2.{number}") for number in range(50)), limit=8)) == 8
 

@@ -47,6 +47,16 @@ async def test_an_answer_tells_records_lifetime_server_and_transport():
         assert (str(found.server), found.transport) == (f"127.0.0.1:{peer.port}", "udp")
 
 
+@pytest.mark.parametrize("says", [True, False])
+async def test_whether_the_server_says_that_dnssec_proves_it_is_told(says):
+    def script(query, _):
+        assert query.flags & dns.flags.AD
+        record = f"{NAME} 300 AMTRELAY 10 0 1 192.0.2.1"
+        return reply(query, record, flags=dns.flags.AD if says else 0).to_wire()
+
+    assert (await ask(script)).is_validated is says
+
+
 async def test_an_answer_is_asked_for_once_while_it_counts():
     async with client_of(relay_reply) as (client, peer):
         first = await client.ask(QUESTION)

@@ -284,6 +284,22 @@ async def test_another_configuration_asks_anew_and_answers_stay_until_then():
         assert not bench.discovery._entries
 
 
+async def test_who_cannot_take_an_answer_does_not_lose_it(caplog):
+    async with bench_of(zone(relays("10 0 1 192.0.2.1"))) as bench:
+        bench.discovery._on_answer = lambda source: bench.told.append(source) or 1 / 0
+        assert addresses(await bench.answer()) == ["192.0.2.1"]
+        assert "could not be taken" in caplog.text
+
+
+async def test_a_fault_of_ours_is_a_failure_and_asked_again(monkeypatch, caplog):
+    async with bench_of(failing) as bench:
+        monkeypatch.setattr("agent.service.discovery_service.ask_driad", lambda *_: 1 / 0)
+        answer = await bench.answer()
+        assert answer.outcome is Outcome.FAILED
+        assert "relay discovery failed" in caplog.text
+        await bench.until(lambda: bench.discovery.lookup(SOURCE).expires == bench.loop.now + 5)
+
+
 async def test_nothing_is_told_after_closing():
     async with bench_of(answer_late({}, {NAME})) as bench:
         bench.discovery.lookup(SOURCE)
