@@ -239,3 +239,16 @@ def domain_router(
             pim_interface(topology.ROUTER_DOWNSTREAM, timers, igmp=index == lab.routed),
         )
     )
+
+
+def border_router(lab: Topology, agent_lines: str, *, timers: PimTimers | None = None) -> str:
+    """Configuration of the border's FRR beside an agent.
+
+    Args:
+        lab: the topology.
+        agent_lines: what `amt-agent frr-config` prints.
+        timers: of PIM and IGMP.
+    """
+    timers = timers or PimTimers()
+    interfaces = [pim_interface(name, timers) for name in ("amt0", *lab.downstream_interfaces)]
+    return "\n".join((agent_lines, f"ip pim join-prune-interval {timers.join_prune}", *interfaces))

@@ -121,6 +121,7 @@ class Lab:
             _run(link)
         for name, lines in self._plan.batches.items():
             self.run(name, "ip", "-batch", "-", text="\n".join(lines) + "\n")
+            self._segment(name)
         if self.topology.translate:
             self.translate_ports(40000, 44999)
 
@@ -200,6 +201,12 @@ class Lab:
         """Set every address and route of a namespace again; what is there already stays."""
         lines = self._plan.batches[namespace]
         self.run(namespace, "ip", "-force", "-batch", "-", text="\n".join(lines) + "\n", check=False)
+        self._segment(namespace)
+
+    def _segment(self, namespace: str) -> None:
+        for name, interface in self._plan.segmented:
+            if name == namespace:
+                self.run(namespace, "ethtool", "-K", interface, "tx-udp-segmentation", "off", check=False)
 
 
 def stop(process: subprocess.Popen[Any], seconds: float = _STOP_SECONDS) -> int:

@@ -26,11 +26,13 @@ class WiringPlan:
         links: `ip link add` commands, in order.
         batches: namespace to lines for `ip -batch`: addresses, link state, routes.
         sysctls: namespace to kernel settings, made before its links.
+        segmented: (namespace, interface) of those that take no trains of UDP packets.
     """
 
     links: list[list[str]] = field(default_factory=list)
     batches: dict[str, list[str]] = field(default_factory=dict)
     sysctls: dict[str, dict[str, str]] = field(default_factory=dict)
+    segmented: list[tuple[str, str]] = field(default_factory=list)
     _ends: list[tuple[str, str, str, str]] = field(default_factory=list)
 
     def connect(self, one: str, one_interface: str, other: str, other_interface: str, mtu: int) -> None:
@@ -50,6 +52,14 @@ class WiringPlan:
         """Connect an interface to a port of the domain's switch."""
         self.connect(namespace, interface, lab.switch, port, lab.downstream_mtu)
         self.batches[lab.switch] += [f"link set {port} master lan{lan}", f"link set {port} up"]
+
+    def segment(self, namespace: str, interface: str) -> None:
+        """Have an interface send packets one by one, as a wire carries them.
+
+        A veth pair hands trains of packets over whole, and the multicast routing of the next router takes a train with
+        "don't fragment" for one packet too long, and drops it.
+        """
+        self.segmented.append((namespace, interface))
 
     def links_of(self, namespace: str, interface: str) -> list[list[str]]:
         """The commands that make the pair one end of which is `interface` in `namespace`."""
@@ -119,6 +129,8 @@ def _plan_domain(lab: Topology, wiring: WiringPlan) -> None:
         wiring.add_lan(lab.switch, index)
         wiring.plug(lab, lab.border, topology.downstream(index), f"border{index}", index)
         wiring.address(lab.border, topology.downstream(index), topology.border_downstream(index))
+    if lab.routed:
+        wiring.segment(lab.border, topology.downstream(0))
 
 
 def _plan_second_border(lab: Topology, wiring: WiringPlan) -> None:
@@ -130,6 +142,7 @@ def _plan_second_border(lab: Topology, wiring: WiringPlan) -> None:
     wiring.route(second, "0.0.0.0/0", "::/0", topology.INTERNET_SECOND_BORDER_SIDE)
     wiring.plug(lab, second, topology.downstream(0), "second", 0)
     wiring.address(second, topology.downstream(0), topology.SECOND_BORDER_DOWNSTREAM)
+    wiring.segment(second, topology.downstream(0))
     if lab.routed:
         wiring.route(second, *topology.DOMAIN_PREFIXES, topology.router_upstream(1))
 
