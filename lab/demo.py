@@ -1,8 +1,10 @@
 """`make demo`: a video from a source over our relay, a unicast-only Internet and our agent to a receiver, watched live.
 
-Three channels travel: the video, and one numbered stream of each IP version whose every packet is counted. Meanwhile
-the relay manager configures that relay, a simulated MX80 and a simulated IOS-XE, and shows their tunnels. The
-demonstration ends by itself without a terminal, and says by its exit status whether everything arrived whole.
+Three channels travel: the video, and one numbered stream of each IP version whose every packet is counted. The video's
+receiver and the IPv4 one sit behind two FRR routers, whose PIM Joins the border turns into AMT; the IPv6 one is a host
+on a LAN of the border itself, because Debian's FRR has no PIM for IPv6. Meanwhile the relay manager configures that
+relay, a simulated MX80 and a simulated IOS-XE, and shows their tunnels. The demonstration ends by itself without a
+terminal, and says by its exit status whether everything arrived whole.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 
 from lab import topology, video
+from lab.demo_domain import RoutedDomain
 from lab.demo_manager import ManagedRelays
 from lab.demo_view import Snapshot, render, summary
+from lab.frr import missing_for_frr
 from lab.namespaces import Lab, LabError, missing_for_namespaces, stop
 from lab.scenario import Counting, Scenario
 from lab.topology import Topology
@@ -34,7 +38,8 @@ _UNATTENDED_SECONDS: Final = 60.0
 _LEAST_WATCHED_SECONDS: Final = 10.0
 _NUMBERED_RATE: Final = 500
 _NUMBERED: Final = {"IPv4": topology.NUMBERED_GROUP_IPV4, "IPv6": topology.SSM_GROUP_IPV6}
-_VIDEO_RECEIVER, _COUNTER = 0, 1  # receivers by number
+_VIDEO_RECEIVER, _HOST, _COUNTER = 0, 1, 2  # receivers by number; the host sits on LAN 1, the others behind the routers
+_ROUTERS: Final = 2
 
 
 def run() -> int:
@@ -47,8 +52,12 @@ def run() -> int:
     has_video = shutil.which("ffmpeg") is not None
     if not has_video:
         console.print("left out: the video, which needs the program ffmpeg; the counted streams stand in for it")
+    missing = missing_for_frr()
+    if missing:
+        console.print("left out: the domain's routers, which need " + ", ".join(missing) + "; receivers join with IGMP")
     OUTPUT.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="isl-demo-") as directory, Lab(Topology(receivers=2)) as lab:
+    names = Topology(receivers=3, downstreams=2, routed=0 if missing else _ROUTERS)
+    with tempfile.TemporaryDirectory(prefix="isl-demo-") as directory, Lab(names) as lab:
         demonstration = Demonstration(lab, Path(directory), console, has_video=has_video)
         with demonstration.started():
             demonstration.manage()
@@ -72,6 +81,7 @@ class Demonstration:
         self._has_video = has_video
         discovery = [str(topology.DISCOVERY.ipv4), str(topology.DISCOVERY.ipv6)]
         self._scenario = Scenario(lab, directory, relay={"discovery_address": discovery})
+        self._domain = RoutedDomain(lab, directory) if lab.topology.routed else None
         self._managed = ManagedRelays(directory, self._scenario.relay.place.socket, console)
         self._frame = OUTPUT / "frame.png"
         self._video_log = OUTPUT / "receiver.log"
@@ -92,12 +102,14 @@ class Demonstration:
                 stack.callback(shutil.copy, agent.place.log, OUTPUT)
             stack.callback(self._managed.close)
             stack.enter_context(self._scenario)
+            if self._domain is not None:
+                stack.enter_context(self._domain)
             self._frame.unlink(missing_ok=True)
             if self._has_video:
                 self._start_video(stack)
             for family, group in _NUMBERED.items():
                 self._scenario.send(group, "--rate", str(_NUMBERED_RATE))
-                self._count(f"numbered {family}", group)
+                self._count(f"numbered {family}", group, _COUNTER if family == "IPv4" else _HOST)
         except BaseException:
             stack.close()
             raise
@@ -119,10 +131,10 @@ class Demonstration:
         log = stack.enter_context(self._video_log.open("w"))
         viewer, local = names.receiver(_VIDEO_RECEIVER), names.receiver_address(_VIDEO_RECEIVER).ipv4
         self._viewer = video.start_receiver(self._lab, viewer, source, group, local, self._frame, log)
-        self._count("video", topology.SSM_GROUP_IPV4)
+        self._count("video", topology.SSM_GROUP_IPV4, _COUNTER)
 
-    def _count(self, label: str, group: str) -> None:
-        self._counted.append(self._scenario.receive(group, "--every", "1", receiver=_COUNTER, label=label))
+    def _count(self, label: str, group: str, receiver: int) -> None:
+        self._counted.append(self._scenario.receive(group, "--every", "1", receiver=receiver, label=label))
 
     def watch(self, seconds: float | None) -> None:
         """Show the live tables until `seconds` since the start are over, but for a while, or until Ctrl-C."""
@@ -162,6 +174,8 @@ class Demonstration:
             border.channels(),
             counted,
             before,
+            border.get("neighbors")["items"],
+            self._domain.channels() if self._domain is not None else [],
         )
 
     def verdict(self) -> int:

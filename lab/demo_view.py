@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.table import Table
+
+from lab.demo_domain import RouterChannel
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,8 @@ class Snapshot:
         channels: the border agent's channels.
         counted: label of a measuring receiver to its figures.
         before: the look before this one, for rates.
+        neighbors: multicast routers the border agent sees.
+        domain: what the domain's routers say of each channel.
     """
 
     at: float
@@ -28,6 +32,8 @@ class Snapshot:
     channels: list[dict[str, Any]]
     counted: dict[str, dict[str, Any]]
     before: Snapshot | None = None
+    neighbors: list[dict[str, Any]] = field(default_factory=list)
+    domain: list[RouterChannel] = field(default_factory=list)
 
     def packets_per_second(self, channel: dict[str, Any]) -> float:
         """Rate of a channel since the look before."""
@@ -49,7 +55,10 @@ class Snapshot:
 
 def render(snapshot: Snapshot) -> RenderableType:
     """The live table."""
-    return Group(_tunnels(snapshot), _channels(snapshot), _receivers(snapshot), "Ctrl-C ends the demonstration")
+    tables = [_tunnels(snapshot), _channels(snapshot)]
+    if snapshot.domain or snapshot.neighbors:
+        tables += [_neighbors(snapshot), _domain(snapshot)]
+    return Group(*tables, _receivers(snapshot), "Ctrl-C ends the demonstration")
 
 
 def _tunnels(snapshot: Snapshot) -> Table:
@@ -83,6 +92,28 @@ def _channels(snapshot: Snapshot) -> Table:
     return table
 
 
+def _neighbors(snapshot: Snapshot) -> Table:
+    table = Table(title="Multicast routers the border sees", title_justify="left")
+    for heading in ("interface", "address", "as", "expires in"):
+        table.add_column(heading, justify="right" if heading == "expires in" else "left")
+    for neighbor in snapshot.neighbors:
+        expires = neighbor["expires_in"]
+        table.add_row(
+            neighbor["interface"], neighbor["address"], neighbor["kind"], "-" if expires is None else f"{expires:.0f} s"
+        )
+    return table
+
+
+def _domain(snapshot: Snapshot) -> Table:
+    table = Table(title="What the domain's routers (FRR) say", title_justify="left")
+    for heading in ("router", "source", "group", "PIM Join", "in", "out"):
+        table.add_column(heading)
+    for channel in snapshot.domain:
+        out = " ".join(channel.outgoing)
+        table.add_row(channel.router, channel.source, channel.group, channel.state, channel.incoming, out)
+    return table
+
+
 def _receivers(snapshot: Snapshot) -> Table:
     table = Table(title="Counted by the receivers", title_justify="left")
     for heading in ("stream", "received", "lost", "reordered", "continuity errors", "first packet after"):
@@ -112,6 +143,14 @@ def summary(snapshot: Snapshot) -> list[str]:
             f"{snapshot.packets_per_second(channel):.0f} packets/s, {snapshot.megabits_per_second(channel):.2f} Mbit/s"
         )
         lines.append(f"  ({channel['source'] or '*'},{channel['group']}): {rate}")
+    pim = [neighbor["address"] for neighbor in snapshot.neighbors if neighbor["kind"] == "pim"]
+    if pim:
+        lines.append(f"  PIM neighbours of the border: {' '.join(pim)}")
+    lines += [
+        f"  {channel.router}: ({channel.source},{channel.group}) {channel.state}, {channel.incoming} to "
+        + " ".join(channel.outgoing)
+        for channel in snapshot.domain
+    ]
     for label, figures in snapshot.counted.items():
         if figures.get("received"):
             lines.append(f"  {label}: received {figures['received']}, lost {figures['lost']}")
