@@ -332,6 +332,22 @@ def test_loser_stays_one_while_either_reason_to_track_holds() -> None:
     assert asserts.outcome(CHANNEL) is LOSER
 
 
+def test_end_of_tracking_leaves_what_we_won() -> None:
+    asserts = won(CHANNEL)
+    asserts.set_tracking(CHANNEL, True, 1.0)
+    asserts.set_tracking(CHANNEL, True, 1.0)
+    asserts.set_tracking(CHANNEL, False, 2.0)
+    assert asserts.outcome(CHANNEL) is WINNER
+
+
+def test_without_an_address_others_are_followed_all_the_same() -> None:
+    asserts = AssertTable(CONFIG, Family.IPV4)
+    asserts.set_address(None, 0.0)
+    asserts.set_forwarding(CHANNEL, (1, 1), 0.0)
+    asserts.receive(claim(100), LOWER, 1.0)
+    assert asserts.winner(CHANNEL) == LOWER
+
+
 # --- (*,G) beside (S,G)
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from agent.protocol.channels import Family
 from agent.protocol.wire import pim
+from agent.protocol.wire.checksum import internet_checksum
 from agent.protocol.wire.errors import BadChecksum, Malformed, Truncated, UnknownType
 from agent.protocol.wire.pim import (
     Assert,
@@ -118,6 +119,21 @@ def test_another_familys_group_is_refused(family: Family) -> None:
     source = JoinPruneGroup(GROUPS[family], GROUPS[family].max_prefixlen, (EncodedSource(SOURCES[other]),) * 3)
     with pytest.raises((Malformed, Truncated)):
         pim.decode(encoded(JoinPrune(upstream, 210, (source,)), family), *ENDS[family])
+
+
+def test_of_a_list_without_end_the_first_addresses_are_read() -> None:
+    """A Hello is remembered, so what it may bring is bounded."""
+    addresses = tuple(SOURCES[Family.IPV4] + number for number in range(5000))
+    hello = pim.decode(encoded(Hello(addresses=addresses)), *ENDS[Family.IPV4])
+    assert hello == Hello(addresses=addresses[:256])
+
+
+@pytest.mark.parametrize("missing", range(1, 5))
+def test_join_prune_cut_before_its_counts_is_refused(missing: int) -> None:
+    body = encoded(JoinPrune(SOURCES[Family.IPV4], 210))[:-missing]
+    total = internet_checksum(body[:2] + b"\0\0" + body[4:]).to_bytes(2, "big")
+    with pytest.raises(Truncated):
+        pim.decode(body[:2] + total + body[4:], *ENDS[Family.IPV4])
 
 
 def test_join_prune_to_a_multicast_neighbour_is_refused() -> None:

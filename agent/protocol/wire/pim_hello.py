@@ -20,12 +20,15 @@ OPTION_ADDRESS_LIST: Final = 24
 OPTION_ADDRESS_LIST_OLD: Final = 65001
 """Private number of the Address List in implementations older than its assignment; still sent by some."""
 
+MOST_ADDRESSES: Final = 256
+"""Addresses of one Hello that are read: a list may fill 64 kB, and is remembered for every neighbour."""
+
 
 def decode_hello(data: bytes, offset: int, family: Family) -> Hello:
     """Options from `offset` to the end; unknown ones are skipped, of repeated ones the last counts.
 
     Address Lists add up, and addresses of another family than the message's are skipped: FRR sends a list of each
-    family in every Hello.
+    family in every Hello. Of very long lists the first `MOST_ADDRESSES` are read.
 
     Raises:
         Truncated: an option reaches beyond the data.
@@ -38,7 +41,7 @@ def decode_hello(data: bytes, offset: int, family: Family) -> Hello:
             addresses += _decode_addresses(value, family)
         elif kind in _READERS:
             hello = _READERS[kind](hello, value)
-    return replace(hello, addresses=tuple(addresses))
+    return replace(hello, addresses=tuple(addresses[:MOST_ADDRESSES]))
 
 
 def encode_hello(hello: Hello) -> bytes:
