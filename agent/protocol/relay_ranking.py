@@ -19,11 +19,23 @@ class Rank(IntEnum):
 
 
 class Ranking:
-    """Compares candidates; made for one choice and thrown away."""
+    """Compares candidates; made for one choice and thrown away.
 
-    def __init__(self, health: HealthBook, now: float, patience: float, avoided: Iterable[str] = ()) -> None:
-        """`avoided` are the relays held down for this channel alone."""
+    Attributes:
+        avoided: relays held down for this channel alone.
+    """
+
+    def __init__(
+        self,
+        candidates: Iterable[RelayCandidate],
+        health: HealthBook,
+        now: float,
+        patience: float,
+        avoided: Iterable[str] = (),
+    ) -> None:
+        """`candidates` are all there are; what failed at one address of a relay is not hoped for at its other one."""
         self.avoided = frozenset(avoided)
+        self._failed = {item.identity for item in candidates if health.is_held(item.tunnel_names, now)}
         self._health = health
         self._now = now
         self._patience = patience
@@ -37,7 +49,8 @@ class Ranking:
         if is_held:
             return Rank.FAILED
         tried = self._health.tried_since(names)
-        is_hopeful = not self._health.has_failed(names) and (tried is None or self._now - tried < self._patience)
+        is_early = tried is None or self._now - tried < self._patience
+        is_hopeful = is_early and item.identity not in self._failed and not self._health.has_failed(names)
         return Rank.GOOD if is_hopeful else Rank.UNANSWERED
 
     def since(self, item: RelayCandidate) -> float | None:

@@ -123,7 +123,7 @@ class RelaySelection:
         if not candidates and not self.assigned.get(channel):
             self.assigned.set(channel, ())
             return ()
-        ranking = Ranking(self.health, now, self._config.patience, self._avoided_relays(channel, now))
+        ranking = Ranking(candidates, self.health, now, self._config.patience, self._avoided_relays(channel, now))
         count = self._count(channel)
         chosen = self._choose(channel, candidates, ranking, count, now)
         names = tuple(self._tunnel(channel, candidate, now) for candidate in chosen)
@@ -293,7 +293,7 @@ class RelaySelection:
         chosen: list[RelayCandidate] = []
         for item in (*staying, *ranking.ordered(candidates)):
             is_second = bool(chosen)
-            if is_second and ranking.rank(item) in (Rank.HELD, Rank.FAILED):
+            if is_second and ranking.rank(item) > Rank.HELD:
                 continue
             if is_second and any(ranking.is_same_relay(item, other) for other in chosen):
                 continue

@@ -320,6 +320,17 @@ def test_when_the_winner_fails_the_other_family_is_asked_at_once():
     assert selection.select(FROM_TEN, 5.0) == ("four",)
 
 
+def test_a_relay_that_answers_goes_before_the_untried_family_of_one_that_failed():
+    selection = RelaySelection(CONFIG, [*families(), candidate("other", preference=1)])
+    for name in ("six", "other"):
+        selection.established(name, None, 0.0)
+    assert selection.select(FROM_TEN, 1) == ("six",)
+    selection.failed("six", "x", 5.0)
+    selection.trying("six", 5.0)
+    assert selection.select(FROM_TEN, 5) == ("other",)
+    assert "four" in selection.asked(5.0)
+
+
 def test_every_relay_of_the_operator_is_kept_asked_once_there_is_a_choice():
     assert configured("only").asked(0.0) == set()
     assert established("first", "second", "third").asked(10.0) == {"first", "second", "third"}
@@ -388,16 +399,16 @@ def test_a_live_live_channel_comes_from_the_two_best_relays():
     assert selection.select(LIVE, 5) == ("second", "third")
 
 
-def test_one_relay_does_when_only_one_is_well():
+def test_one_relay_does_when_only_one_is_well_and_the_other_joins_in_as_soon_as_it_answers():
     selection = established("first", "second")
     selection.select(LIVE, 1)
     selection.failed("second", "x", 5.0)
     selection.trying("second", 5.0)
     assert selection.select(LIVE, 5) == ("first",)
+    selection.changed()
     selection.established("second", None, 20.0)
-    selection.handle_timer(105.0)
     assert selection.changed() == {LIVE.group}
-    assert selection.select(LIVE, 105) == ("first", "second")
+    assert selection.select(LIVE, 20) == ("first", "second")
 
 
 def test_two_families_of_a_relay_are_no_two_relays():
