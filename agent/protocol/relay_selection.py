@@ -115,6 +115,11 @@ class RelaySelection:
         """The candidate a tunnel belongs to."""
         return self._by_tunnel.get(tunnel)
 
+    def is_live_live(self, tunnel: str) -> bool:
+        """Whether a tunnel brings a channel that another one brings too."""
+        through = self.assigned.through(tunnel) if self._config.live_live else ()
+        return any(len(self.assigned.get(channel) or ()) > 1 for channel in through)
+
     # What is asked of it ----------------------------------------------------------------------------------------------
 
     def select(self, channel: Channel, now: float) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from agent.service.gateway_settings import (
     tunnel_settings,
 )
 from agent.service.port_store import PortStore
-from agent.service.relay_status import CandidateView, RelayView
+from agent.service.relay_status import CandidateView, RelayView, view_candidates, view_relay
 from agent.service.relay_watch import RelayWatch
 from agent.service.tunnel import Tunnel, TunnelSettings
 
@@ -203,32 +203,11 @@ class RelayDirectory:
 
     def view(self, name: str) -> RelayView:
         """Origin and hold-down of a tunnel."""
-        now, assigned = self._loop.time(), self.selection.assigned
-        health = self.selection.health.get(name)
-        is_held = health.is_held(now)
-        candidate = self.selection.candidate(name)
-        return RelayView(
-            origin="configured" if candidate is None else candidate.origin,
-            held_until=health.held_until if is_held else None,
-            reason=health.reason if is_held else None,
-            live_live=bool(self._configuration.failover.live_live)
-            and any(len(assigned.get(item) or ()) > 1 for item in assigned.through(name)),
-        )
+        return view_relay(self.selection, name, self._loop.time())
 
     def candidates(self, channel: Channel) -> tuple[CandidateView, ...]:
         """Relays that serve a channel, most preferred first, and which of them bring it."""
-        used = self.selection.assigned.get(channel) or ()
-        return tuple(
-            CandidateView(
-                name=item.name,
-                origin=item.origin,
-                preference=item.preference,
-                established=self.selection.health.established_since(item.tunnel_names) is not None,
-                held=self.selection.health.is_held(item.tunnel_names, self._loop.time()),
-                used=not set(used).isdisjoint(item.tunnel_names),
-            )
-            for item in self.selection.candidates(channel)
-        )
+        return view_candidates(self.selection, channel, self._loop.time())
 
     # What the driver calls --------------------------------------------------------------------------------------------
 
