@@ -278,15 +278,16 @@ class AssertTable:
 
     def _settle(self, channel: Channel, standing: _Standing | None) -> None:
         """Remember the standing, and tell when who forwards is another now."""
-        before = self.outcome(channel), self.winner(channel)
+        before = self._standings.get(channel)
         if standing is None:
             self._standings.pop(channel, None)
             self._forget_in_group(channel)
         else:
             self._standings[channel] = standing
-            self._settled_of.setdefault(channel.group, set()).add(channel)
-        after = self.outcome(channel), self.winner(channel)
-        if after != before:
+            if before is None:
+                self._settled_of.setdefault(channel.group, set()).add(channel)
+        after = _told(standing)
+        if after != _told(before):
             self._events.append(AssertChanged(channel, *after))
 
     def _forget_in_group(self, channel: Channel) -> None:
@@ -295,6 +296,11 @@ class AssertTable:
             settled.discard(channel)
             if not settled:
                 del self._settled_of[channel.group]
+
+
+def _told(standing: _Standing | None) -> tuple[AssertOutcome, Address | None]:
+    """What an event says of a standing."""
+    return (AssertOutcome.NO_INFO, None) if standing is None else (standing.outcome, standing.metric.address)
 
 
 def _any_source(channel: Channel) -> Channel:

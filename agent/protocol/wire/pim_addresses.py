@@ -6,6 +6,7 @@ we never say that we understand them.
 
 from __future__ import annotations
 
+import struct
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
@@ -23,6 +24,7 @@ _FAMILY_NUMBER: Final = {Family.IPV4: 1, Family.IPV6: 2}  # IANA address family 
 _FAMILY_OF_NUMBER: Final = {1: Family.IPV4, 2: Family.IPV6}
 _NATIVE: Final = 0
 _SPARSE, _WILDCARD, _RPT = 4, 2, 1
+_SOURCE_LAYOUT: Final = {Family.IPV4: struct.Struct("!HBB4s"), Family.IPV6: struct.Struct("!HBB16s")}
 
 
 def decode_unicast(data: bytes, offset: int) -> tuple[Address, int]:
@@ -75,19 +77,17 @@ def decode_sources(data: bytes, offset: int, count: int, family: Family) -> tupl
     end = offset + count * size
     if end > len(data):
         raise Truncated(f"{count} PIM sources need {end - offset} bytes, {len(data) - offset} are there", data)
-    start = bytes((_FAMILY_NUMBER[family], _NATIVE))
+    start, bits = _FAMILY_NUMBER[family] << 8 | _NATIVE, HOST_MASK[family]
     parse: type[IPv4Address | IPv6Address] = IPv4Address if family is Family.IPV4 else IPv6Address
     sources = []
-    for position in range(offset, end, size):
-        if data[position : position + 2] != start:
-            _expect(data, position, family)
-        flags = data[position + 2]
-        if data[position + 3] != HOST_MASK[family]:
-            raise Malformed(f"PIM source with a mask of {data[position + 3]} bits", data)
+    for kind, flags, mask, packed in _SOURCE_LAYOUT[family].iter_unpack(data[offset:end]):
+        if kind != start:
+            raise Malformed(f"PIM address family {kind >> 8}, encoding {kind & 0xFF} of a source", data)
+        if mask != bits:
+            raise Malformed(f"PIM source with a mask of {mask} bits", data)
         if flags & _WILDCARD and not flags & _RPT:
             raise Malformed("PIM wildcard source without the RPT bit", data)
-        address = parse(data[position + 4 : position + size])
-        sources.append(EncodedSource(address, bool(flags & _WILDCARD), bool(flags & _RPT)))
+        sources.append(EncodedSource(parse(packed), flags & _WILDCARD != 0, flags & _RPT != 0))
     return tuple(sources)
 
 
