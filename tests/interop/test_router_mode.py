@@ -33,10 +33,6 @@ def make_domain(make_scenario, tmp_path):
     def make(routed=1, sections="", **sizes):
         scenario = make_scenario(sizes={"routed": routed, **sizes}, sections=QUICK_PIM + sections)
         names = scenario.lab.topology
-        # A veth hands trains on as they are, and a kernel that forwards multicast drops those with DF that are longer
-        # than the MTU (ipmr_queue_xmit looks at the whole train); a wire never carries one.
-        off = ("tx-udp-segmentation", "off")
-        scenario.lab.run(names.border, "ethtool", "-K", names.downstream_interfaces[0], *off)
         routers = [
             FrrRouter(scenario.lab, names.routers()[index - 1], tmp_path, domain_router(names, index))
             for index in range(1, routed + 1)
