@@ -271,10 +271,15 @@ class MulticastRouter:
             self._release(name)
 
     def _release(self, name: str) -> None:
-        """Empty a slot nothing needs."""
+        """Empty a slot nothing needs, and leave its packets to other tables again."""
         routed = any(name == route.incoming or name in route.outgoing for route in self._routes.values())
-        if name in self._interfaces and name not in self._watched and not routed:
-            self._detach(self._interfaces.pop(name))
+        if name not in self._interfaces or name in self._watched or routed:
+            return
+        self._detach(self._interfaces.pop(name))
+        if name in self._rules:
+            self._rules.discard(name)
+            with contextlib.suppress(MulticastRoutingError):
+                self._rule("del", name)
 
     def _attach(self, name: str, interface: _Interface) -> None:
         argument = self._layout.interface(interface.slot, interface.index)

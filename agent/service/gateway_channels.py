@@ -176,6 +176,7 @@ class ChannelControl:
     def forget_tunnel(self, name: str) -> None:
         """A tunnel is replaced: what was asked of it has to be asked again of its successor."""
         self._asked.forget_tunnel(name)
+        self._dead.discard(name)
         self._moves.end_those(lambda move: set(tunnels_of(move.old)) == {name})
 
     def subscriptions(self, tunnel: str) -> int:
