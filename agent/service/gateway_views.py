@@ -119,6 +119,7 @@ class GatewayViews:
             counter["sent"] += listener.link.counters.sent
             counter["send_errors"] += listener.link.counters.send_errors
         counters = {name: dict(counter) for name, counter in listeners.items()}
+        counters["discovery"] = dict(self._role.discovery.counters)
         return {"gateway": dict(gateway), **counters, "pim": self._pim.control()}
 
     def counts(self) -> tuple[int, int]:
