@@ -1,13 +1,14 @@
 """Mode `router` beside FRR's pimd: what it joins we subscribe to, what it prunes we leave, and nobody is left over."""
 
 import json
+import sys
 import time
 
 import pytest
 
 from lab import topology
 from lab.frr import FrrRouter, domain_router, missing_for_frr
-from lab.namespaces import missing_for_namespaces, wait_until
+from lab.namespaces import missing_for_namespaces, stop, wait_until
 
 pytestmark = [
     pytest.mark.root,
@@ -16,6 +17,10 @@ pytestmark = [
 
 GROUP = topology.NUMBERED_GROUP_IPV4
 SOURCE = str(topology.SOURCE.ipv4)
+RENDEZVOUS = str(topology.border_downstream(0).ipv4)
+AS_RENDEZVOUS = f"""rendezvous_address = "{RENDEZVOUS}"
+rendezvous_groups = ["239.1.0.0/16"]
+"""
 QUICK_PIM = """
 [pim]
 hello_interval = 1.0
@@ -158,6 +163,43 @@ def test_a_restart_of_the_agent_is_healed_by_pimds_next_join(make_domain):
     receiver.wait_for_more(10)
     assert channel_row(scenario)["interests"] == [INTEREST]
     assert time.monotonic() - began < 20
+
+
+def test_any_source_groups_come_through_us_as_their_rendezvous_point(make_domain):
+    scenario, (router,) = make_domain(sections=AS_RENDEZVOUS)
+    router.configure(f"ip pim rp {RENDEZVOUS} 239.1.0.0/16\n")
+    wait_for_neighbor(scenario)
+    group = topology.ASM_GROUP_IPV4
+    scenario.send(group, "--rate", "200")
+    receiver = scenario.receive(group, any_source=True)
+    wait_until(lambda: channel_row(scenario, None, group), 20, "the shared tree is joined")
+    receiver.wait_for_more(20, packets=200)
+    row = channel_row(scenario, None, group)
+    assert row["interests"] == [INTEREST]
+    assert (row["upstream"], row["outgoing_interfaces"]) == ("tunnel", ["down0"])
+    assert channel_row(scenario, SOURCE, group)["packets"] > 0
+    receiver.finish()
+    wait_until(lambda: not scenario.border.channels(), 30, "both are left")
+
+
+def test_a_source_of_the_domain_registers_with_us_and_reaches_hosts_on_another_link(make_domain):
+    scenario, (router,) = make_domain(sections=AS_RENDEZVOUS, downstreams=2, receivers=2)
+    router.configure(f"ip pim rp {RENDEZVOUS} 239.1.0.0/16\n")
+    wait_for_neighbor(scenario)
+    group, names = topology.ASM_GROUP_IPV4, scenario.lab.topology
+    source = str(names.receiver_address(0).ipv4)
+    command = (sys.executable, "-m", "lab", "send", group, "--interface", topology.HOST_INTERFACE, "--rate", "50")
+    sender = scenario.lab.start(names.receiver(0), *command)
+    try:
+        registered = f"pim source registered channel=({source},{group})"
+        wait_until(lambda: registered in scenario.border.place.log.read_text(), 20, "the source is registered")
+        receiver = scenario.receive(group, any_source=True, receiver=1)
+        receiver.wait_for_more(20, packets=50)
+        row = channel_row(scenario, source, group)
+        assert (row["upstream"], row["incoming_interface"], row["upstream_neighbor"]) == ("native", "down0", ROUTER)
+        assert row["outgoing_interfaces"] == ["down1"]
+    finally:
+        stop(sender)
 
 
 def test_the_log_tells_of_neighbours_in_pairs_of_key_and_value(make_domain):
