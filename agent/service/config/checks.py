@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.protocol.channels import Channel, Network, is_forwardable_group, is_ssm_group, is_unicast
+from agent.service.config.frr_section import FrrSection
 from agent.service.config.lines import KeyPath
 from agent.service.config.sections import (
     ApiSection,
@@ -30,6 +31,8 @@ def check_section(name: str, section: Any) -> Iterator[Finding]:  # noqa: ANN401
     """Findings of one section by itself."""
     if isinstance(section, GatewaySection):
         yield from _gateway(section)
+    elif isinstance(section, FrrSection):
+        yield from _frr(section)
     elif isinstance(section, RelaySection):
         yield from _relay(section)
     elif isinstance(section, IgmpSection | MldSection):
@@ -98,6 +101,8 @@ def _gateway(section: GatewaySection) -> Iterator[Finding]:
     yield from _duplicates(("gateway", "port"), [port for port in section.port if port])
     if not (section.ipv4 or section.ipv6):
         yield ("gateway", "ipv6"), "at least one of ipv4 and ipv6 must be true"
+    if section.native and section.mode is GatewayMode.FRR:
+        yield ("gateway", "native"), "in mode frr FRR routes native multicast; leave it out"
     seen: dict[Hashable, int] = {}
     for index, relay in enumerate(section.relay):
         where: KeyPath = ("gateway", "relay", index)
@@ -149,9 +154,29 @@ def _join(join: StaticJoin, section: GatewaySection) -> str | None:
         return f"{channel.group} is source-specific (RFC 4607): it needs a source"
     if not (section.ipv4 if channel.group.version == 4 else section.ipv6):
         return f"IPv{channel.group.version} is switched off in [gateway]"
-    if join.interface is not None and join.interface not in section.downstream:
-        return f"{join.interface} is not a downstream interface"
-    return None
+    return _join_interface(join, section)
+
+
+def _join_interface(join: StaticJoin, section: GatewaySection) -> str | None:
+    if join.interface is None:
+        return None
+    if section.mode is GatewayMode.FRR:
+        return "in mode frr FRR chooses the interfaces; leave interface out"
+    return None if join.interface in section.downstream else f"{join.interface} is not a downstream interface"
+
+
+def _frr(section: FrrSection) -> Iterator[Finding]:
+    """Both ends of the tunnel interface's link, of each IP version that is spoken there."""
+    theirs = {address.version: address for address in section.router_address}
+    ours = {address.version: address for address in section.neighbor_address}
+    for key, ends in (("router_address", theirs), ("neighbor_address", ours)):
+        if len(ends) < len(getattr(section, key)):
+            yield ("frr", key), "at most one address of each IP version"
+    if set(theirs) != set(ours):
+        yield ("frr", "neighbor_address"), "must have an address of the same IP versions as router_address"
+    for version in theirs.keys() & ours.keys():
+        if theirs[version].ip == ours[version].ip or theirs[version].network != ours[version].network:
+            yield ("frr", "neighbor_address"), f"must be another address of {theirs[version].network}"
 
 
 def _relay(section: RelaySection) -> Iterator[Finding]:
