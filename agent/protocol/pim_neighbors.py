@@ -92,9 +92,6 @@ class NeighborTable:
         self._timers: Timers[Address] = Timers()
         self._events: list[NeighborUp | NeighborDown | DesignatedRouterChanged] = []
 
-    def __len__(self) -> int:
-        return len(self._neighbors)
-
     def __contains__(self, address: Address) -> bool:
         """Whether a neighbour's primary address is `address`."""
         return address in self._neighbors

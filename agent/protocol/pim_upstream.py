@@ -52,9 +52,6 @@ class UpstreamJoins:
         self._queue: dict[Address, dict[Channel, bool]] = {}  # by target; True joins, False prunes
         self._asked: dict[Address, Address | None] = {}  # addresses to ask, and whose they are
 
-    def __len__(self) -> int:
-        return self._count
-
     @property
     def holdtime(self) -> int:
         """Holdtime of our Joins, in seconds."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from scripted.pim_peer import (
     FOREVER,
@@ -116,6 +118,15 @@ def test_channel_that_was_taken_back_before_it_was_said_is_only_pruned() -> None
     machine.join_upstream(SG, UPSTREAM, 0)
     machine.prune_upstream(SG, 0)
     assert spoken_to(machine) == [(UPSTREAM, 0, 1)]
+
+
+def test_other_channels_of_a_group_go_on() -> None:
+    machine = joining()
+    machine.join_upstream(Channel(source(2), group(1)), UPSTREAM, 10)
+    machine.prune_upstream(SG, 10)
+    assert spoken_to(machine) == [(UPSTREAM, 1, 1)]
+    ((_, message),) = said(machine, 60)
+    assert message.groups == (listed(group(1), joins=(plain(source(2)),)),)
 
 
 def test_shared_tree_of_others_is_not_joined() -> None:
@@ -236,6 +247,7 @@ def test_other_joins_suppress_nothing() -> None:
         join(SG, upstream=router(9)),
         JoinPrune(UPSTREAM, 210, (listed(group(1), joins=(rpt(source(1)), star(router(9)))),)),
     ]
+    others.append(JoinPrune(UPSTREAM, 210, (replace(listed(group(1), joins=(plain(source(1)),)), mask_length=24),)))
     for message in others:
         hear(machine, message, router(THIRD), now=10)
     assert [when for when, _ in said(machine, 60)] == [60]

@@ -84,3 +84,26 @@ def test_only_a_join_that_ends_by_its_prune_is_echoed():
     rows = [(state, event) for state, row in JOIN_RULES.items() for event, found in row.items() if found.echo]
     assert rows == [(DownstreamState.PRUNE_PENDING, DownstreamEvent.PENDING_OVER)]
     assert not any(found.echo for row in RPT_RULES.values() for found in row.values())
+
+
+def test_holdtimes_count_where_the_figures_say_so():
+    """§4.5.1-§4.5.3: a Prune repeated while it is pending restarts the Expiry Timer only after a Join(*,G)."""
+
+    def restarted(rules):
+        return {(state, event) for state, row in rules.items() for event, found in row.items() if found.restart_expiry}
+
+    joined = (DownstreamState.NO_INFO, DownstreamState.JOIN, DownstreamState.PRUNE_PENDING)
+    assert restarted(JOIN_RULES) == {(state, DownstreamEvent.JOIN) for state in joined}
+    pruned = set(DownstreamState) - {DownstreamState.JOIN, DownstreamState.PRUNE_PENDING}
+    assert restarted(RPT_RULES) == {(state, DownstreamEvent.PRUNE) for state in pruned}
+
+
+def test_prune_waits_where_the_figures_say_so():
+    waiting = [
+        (state, event) for state, row in JOIN_RULES.items() for event, found in row.items() if found.start_pending
+    ]
+    assert waiting == [(DownstreamState.JOIN, DownstreamEvent.PRUNE)]
+    waiting = [
+        (state, event) for state, row in RPT_RULES.items() for event, found in row.items() if found.start_pending
+    ]
+    assert waiting == [(DownstreamState.NO_INFO, DownstreamEvent.PRUNE)]
