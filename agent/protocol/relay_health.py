@@ -69,6 +69,17 @@ class HealthBook:
         """Health of a tunnel, to change."""
         return self._known.setdefault(name, Health())
 
+    def forgive(self, now: float) -> None:
+        """Forget every failure: they were not the relays' own. Whoever is asked has its chance from `now` on."""
+        for health in self._known.values():
+            health.failures = 0
+            health.failed_at = health.held_until = _NEVER
+            health.tried_at = None if health.tried_at is None else now
+
+    def names(self) -> list[str]:
+        """Tunnels anything is known of."""
+        return list(self._known)
+
     def established_since(self, names: Iterable[str]) -> float | None:
         """Since when one of the tunnels is established, the first that was; None when none is."""
         times = [self.get(name).established_at for name in names]

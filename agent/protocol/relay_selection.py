@@ -21,32 +21,14 @@ from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
-from agent.protocol.channels import Address, Channel, Endpoint, Network
+from agent.protocol.channels import Address, Channel, Endpoint
 from agent.protocol.relay_assignments import Assignments
 from agent.protocol.relay_candidates import RelayCandidate, serving
 from agent.protocol.relay_health import HealthBook, hold_down
 from agent.protocol.relay_race import racer, runners
 from agent.protocol.relay_ranking import Rank, Ranking
+from agent.protocol.relay_selection_config import SelectionConfig
 from agent.protocol.timers import Timers
-
-
-@dataclass(frozen=True, slots=True)
-class SelectionConfig:
-    """When channels move; times in seconds.
-
-    Attributes:
-        hold_down: how long a relay that failed is passed over, the first time.
-        failback_delay: how long a preferred relay must have answered before channels move back.
-        move_on_limit: leave a relay that sets the L flag on a tunnel we have.
-        patience: how long an answer is waited for before the next candidate is asked too.
-        live_live: groups taken from two relays at once.
-    """
-
-    hold_down: float = 120.0
-    failback_delay: float = 30.0
-    move_on_limit: bool = False
-    patience: float = 0.25
-    live_live: tuple[Network, ...] = ()
 
 
 @dataclass(slots=True)
@@ -236,6 +218,17 @@ class RelaySelection:
         if self._config.move_on_limit:
             self.failed(tunnel, "relay_limit", now)
         return self._config.move_on_limit
+
+    def forgive(self, now: float) -> None:
+        """The way to the relays is back: end every hold-down, and give each its chance again."""
+        self.health.forgive(now)
+        for name in self.health.names():
+            self._timers.cancel(("hold", name))
+            if self.health.get(name).tried_at is not None:
+                self._timers.set(("patience", name), now + self._config.patience)
+            elif self.health.get(name).established_at is not None:
+                self._timers.set(("failback", name), now + self._config.failback_delay)
+        self._look_again(self._unsettled)
 
     def channel_silent(self, channel: Channel, tunnel: str, now: float) -> bool:
         """A channel stopped while others of its tunnel flow; True when another relay is tried for it."""

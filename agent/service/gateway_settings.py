@@ -9,7 +9,7 @@ from agent.protocol.discovery import RelayLocation
 from agent.protocol.gateway_config import GatewayConfig
 from agent.protocol.querier import QuerierConfig
 from agent.protocol.relay_candidates import RelayCandidate
-from agent.protocol.relay_selection import SelectionConfig
+from agent.protocol.relay_selection_config import SelectionConfig
 from agent.protocol.wire.amt import PORT
 from agent.service.config import Configuration, GatewayRelay
 from agent.service.model import AnyAddress, JoinRequest

@@ -10,8 +10,12 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Final
 
 _log = logging.getLogger(__name__)
+
+_LIMIT: Final = 4096
+"""Tunnels remembered; discovered relays come and go."""
 
 
 class PortStore:
@@ -39,7 +43,10 @@ class PortStore:
         """Remember a port; a failure to write is logged, the tunnel works without."""
         if self._ports.get(tunnel) == port:
             return
+        self._ports.pop(tunnel, None)
         self._ports[tunnel] = port
+        while len(self._ports) > _LIMIT:
+            del self._ports[next(iter(self._ports))]
         temporary = self._path.with_suffix(".new")
         try:
             with temporary.open("w") as file:

@@ -177,9 +177,11 @@ class RelayDirectory:
             self._driver.flush_soon()
 
     def refresh(self) -> None:
-        """Try every relay again now: the way there may be back."""
+        """Try every relay again now: the way there may be back, and what failed was not the relays."""
+        self.selection.forgive(self._loop.time())
         for tunnel in self.tunnels.values():
             tunnel.refresh()
+        self._driver.flush_soon()
 
     def sampled(self, is_wanted: Callable[[Channel], bool]) -> None:
         """To be called once a second: forget what nobody wants, close tunnels that have been idle for long."""

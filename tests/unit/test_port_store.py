@@ -27,3 +27,11 @@ def test_a_port_that_cannot_be_written_is_still_known_to_this_process(tmp_path):
     store = PortStore(tmp_path / "absent" / "ports.json")
     store.put("192.0.2.1", 40003)
     assert store.get("192.0.2.1") == 40003
+
+
+def test_the_oldest_of_very_many_tunnels_is_forgotten(tmp_path, monkeypatch):
+    monkeypatch.setattr("agent.service.port_store._LIMIT", 3)
+    store = PortStore(tmp_path / "ports.json")
+    for number in range(1, 6):
+        store.put(f"relay{number}", 1000 + number)
+    assert [store.get(f"relay{number}") for number in range(1, 6)] == [0, 0, 1003, 1004, 1005]

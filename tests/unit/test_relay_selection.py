@@ -7,7 +7,8 @@ import pytest
 
 from agent.protocol.channels import Channel, Endpoint
 from agent.protocol.relay_candidates import RelayCandidate
-from agent.protocol.relay_selection import RelaySelection, SelectionConfig
+from agent.protocol.relay_selection import RelaySelection
+from agent.protocol.relay_selection_config import SelectionConfig
 
 FROM_TEN = Channel.parse("10.1.2.3", "232.1.1.1")
 FROM_ELSEWHERE = Channel.parse("192.0.2.9", "232.1.1.1")
@@ -211,6 +212,23 @@ def test_what_failed_before_a_reload_is_still_passed_over_after_it():
         CONFIG, [candidate(name, preference=n) for n, name in enumerate(("first", "second", "third"))]
     )
     assert selection.select(FROM_TEN, 3) == ("third",)
+
+
+def test_when_the_way_to_the_relays_is_back_the_preferred_one_has_its_chance_first():
+    selection = established("first", "second")
+    selection.select(FROM_TEN, 1)
+    for name in ("first", "second"):
+        selection.failed(name, "x", 10.0)
+        selection.trying(name, 10.0)
+    selection.select(FROM_TEN, 10)
+    selection.changed()
+    selection.forgive(50.0)
+    assert selection.changed() == {FROM_TEN.group}
+    selection.established("second", None, 50.01)
+    assert selection.select(FROM_TEN, 50.01) == ("first",)
+    selection.established("first", None, 50.02)
+    assert selection.select(FROM_TEN, 50.02) == ("first",)
+    assert selection.released() == []
 
 
 # DNS ------------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agent.protocol.channels import Channel
 from agent.protocol.relay_candidates import RelayCandidate
-from agent.protocol.relay_selection import RelaySelection, SelectionConfig
+from agent.protocol.relay_selection import RelaySelection
+from agent.protocol.relay_selection_config import SelectionConfig
 
 CONFIGURED = [
     RelayCandidate("a6", relay="a", preference=0, sources=(ip_network("10.0.0.0/8"),)),
@@ -99,6 +100,11 @@ class Relays(RuleBasedStateMachine):
             is_avoided = channel in self.selection._avoided
             if channel.source == source and not is_avoided:
                 assert set(healthy) <= set(self.wanted[channel]), "a DNS refresh took a channel from a healthy tunnel"
+
+    @rule()
+    def way_is_back(self) -> None:
+        self.selection.forgive(self.now)
+        self.follow()
 
     @rule(channel=channels)
     def stops(self, channel: Channel) -> None:
