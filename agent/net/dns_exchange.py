@@ -22,8 +22,8 @@ from agent.net.dns_message import BadReply, read_records
 
 UDP_SIZE: Final = 1232
 """Bytes of a reply that are asked for over UDP: no fragments on any sensible path."""
-LARGEST_REPLY: Final = 16_384
-"""Bytes of a reply that are read over TCP; hundreds of records."""
+LARGEST_REPLY: Final = 8192
+"""Bytes of a reply that are read over TCP: hundreds of records, and what is hostile among them costs no time."""
 _MISMATCHES: Final = 64
 """Packets that answer something else until a question is given up: somebody is guessing."""
 

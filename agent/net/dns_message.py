@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
+from typing import Final, TypeAlias
 
 import dns.exception
 import dns.name
@@ -48,6 +48,10 @@ class RawRecord:
     ttl: int
     begin: int
     end: int
+
+
+Answers: TypeAlias = dict[tuple[int, dns.name.Name], list[RawRecord]]
+"""Records of the answer section by type and owner."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +101,13 @@ def read_reply(wire: bytes, question: Question) -> Contents:
         BadReply: the packet is damaged beyond single records, or its aliases go in a circle.
     """
     raw = read_records(wire)
-    answers = [record for record in raw if record.section == _ANSWER]
+    answers: Answers = {}
+    for record in raw:
+        if record.section == _ANSWER:
+            answers.setdefault((record.type, record.owner), []).append(record)
     name = dns.name.from_text(question.name)
     aliases: list[Alias] = []
-    while not any(record.type == question.type and record.owner == name for record in answers):
+    while (question.type, name) not in answers:
         alias = _next_alias(wire, answers, name)
         if alias is None:
             break
@@ -108,7 +115,7 @@ def read_reply(wire: bytes, question: Question) -> Contents:
         aliases.append(step)
         if len(aliases) > LONGEST_CHAIN:
             raise BadReply("its aliases go in a circle")
-    found = [record for record in answers if record.type == question.type and record.owner == name]
+    found = answers.get((question.type, name), [])
     records, refused = _decode_all(wire, question.type, found)
     ttls = [alias.ttl for alias in aliases] + [record.ttl for record in found]
     soa = None if found else _negative_ttl(wire, raw, name)
@@ -138,24 +145,25 @@ def _read_sections(wire: bytes, position: int, counts: list[int]) -> tuple[list[
     return records, position
 
 
-def _next_alias(wire: bytes, answers: list[RawRecord], name: dns.name.Name) -> tuple[Alias, dns.name.Name] | None:
+def _next_alias(wire: bytes, answers: Answers, name: dns.name.Name) -> tuple[Alias, dns.name.Name] | None:
     """The alias that leads on from `name`: a DNAME record above it, or its CNAME record.
 
     The CNAME record a server makes from a DNAME record says the same, with a TTL of 0 if the server is old (RFC 6672
     §3.1), so the DNAME record is what counts.
     """
-    for record in answers:
-        if record.type == RdataType.DNAME and name != record.owner and name.is_subdomain(record.owner):
+    owner = name
+    while owner != dns.name.root:
+        owner = owner.parent()
+        for record in answers.get((RdataType.DNAME, owner), ()):
             target = _name_at(wire, record)
             try:
-                substituted = name.relativize(record.owner).concatenate(target)
+                substituted = name.relativize(owner).concatenate(target)
             except dns.name.NameTooLong as error:
                 raise BadReply("a DNAME record makes a name that is too long") from error
-            return Alias(record.owner.to_text(), "DNAME", target.to_text(), record.ttl), substituted
-    for record in answers:
-        if record.type == RdataType.CNAME and record.owner == name:
-            target = _name_at(wire, record)
-            return Alias(name.to_text(), "CNAME", target.to_text(), record.ttl), target
+            return Alias(owner.to_text(), "DNAME", target.to_text(), record.ttl), substituted
+    for record in answers.get((RdataType.CNAME, name), ()):
+        target = _name_at(wire, record)
+        return Alias(name.to_text(), "CNAME", target.to_text(), record.ttl), target
     return None
 
 
