@@ -86,7 +86,7 @@ class Hellos:
         """What we say of ourselves."""
         config = self._config
         holdtime = HOLDTIME_FACTOR * config.hello_interval if config.hello_holdtime is None else config.hello_holdtime
-        return self._filled(min(int(holdtime), HOLDTIME_FOREVER), secondaries[:_MOST_SECONDARIES])
+        return self._filled(min(max(int(holdtime), 1), HOLDTIME_FOREVER), secondaries[:_MOST_SECONDARIES])
 
     def goodbye(self) -> Hello:
         """Holdtime 0, by which we are gone at once."""

@@ -81,6 +81,21 @@ def test_configured_holdtime_stands_in_the_hello() -> None:
     assert messages(machine, Hello)[0].holdtime == 35
 
 
+def test_holdtime_below_a_second_is_no_goodbye() -> None:
+    """§4.9.2: 0 would say that we are gone."""
+    machine = interface(hello_interval=0.2)
+    machine.handle_timer(0)
+    assert messages(machine, Hello)[0].holdtime == 1
+
+
+def test_long_address_list_still_fits_every_link() -> None:
+    machine = interface(Family.IPV6)
+    machine.set_address(router(OURS, Family.IPV6), [secondary(number, Family.IPV6) for number in range(1, 300)], 0)
+    machine.handle_timer(0)
+    (packet,) = machine.packets_to_send()
+    assert len(packet) <= 1280
+
+
 @both_families
 def test_newcomer_gets_a_hello_within_the_triggered_delay(family: Family) -> None:
     """§4.3.1: and the periodic ones keep their times."""

@@ -202,6 +202,13 @@ def test_other_neighbors_restart_does_not_matter() -> None:
     assert said(machine, 59) == []
 
 
+def test_other_address_of_ours_asks_nobody_who_is_gone() -> None:
+    machine = joining()
+    greet(machine, holdtime=0, now=10)
+    machine.set_address(router(THIRD), (), 11)
+    assert said(machine, 100) == []
+
+
 # --- suppression and override
 
 
