@@ -1,6 +1,6 @@
 """What happened to each channel over time: since when it is wanted, when its first packet came, if it still flows.
 
-Channels that are wanted and refused before they are anybody's interest (policy, limits) are kept beside them, with why.
+Native sources met when nobody wanted them are kept beside it for a while.
 """
 
 from __future__ import annotations
@@ -17,28 +17,11 @@ FAST_SAMPLING: Final = 10.0
 """Seconds after a join in which its first packet is looked for closely."""
 
 
-REFUSED_KEPT: Final = 4096
-"""Refused channels remembered; of more the oldest are forgotten."""
-
-
 HEARD_KEPT: Final = 4096
 """Unwanted native sources remembered; of more the oldest are forgotten."""
 
 HEARD_TIME: Final = 12.0
 """Seconds an unwanted native source is remembered; the kernel tells again of one that goes on after 10."""
-
-
-@dataclass(frozen=True, slots=True)
-class RefusedChannel:
-    """A channel somebody wants and does not get.
-
-    Attributes:
-        since: when it was refused first, in seconds on the loop's clock.
-        reason: why, a short word or a sentence.
-    """
-
-    since: float
-    reason: str
 
 
 @dataclass(slots=True)
@@ -69,14 +52,12 @@ class ChannelLedger:
     def __init__(self) -> None:
         self._records: dict[Channel, ChannelRecord] = {}
         self._awaited: dict[Channel, float] = {}
-        self._refused: dict[Channel, RefusedChannel] = {}
 
     def __len__(self) -> int:
         return len(self._records)
 
     def open(self, channel: Channel, now: float) -> None:
-        """Begin a record; an open one goes on. A refusal is over."""
-        self._refused.pop(channel, None)
+        """Begin a record; an open one goes on."""
         if channel not in self._records:
             self._records[channel] = ChannelRecord(now)
             self._awaited[channel] = now
@@ -93,27 +74,6 @@ class ChannelLedger:
     def channels(self) -> list[Channel]:
         """Every channel with a record, oldest first."""
         return list(self._records)
-
-    def refuse(self, channel: Channel, reason: str, now: float) -> None:
-        """Remember that a channel is refused; one that is carried all the same, for others, is not."""
-        if channel in self._records:
-            return
-        known = self._refused.pop(channel, None)
-        if len(self._refused) >= REFUSED_KEPT:
-            del self._refused[next(iter(self._refused))]
-        self._refused[channel] = RefusedChannel(known.since if known is not None else now, reason)
-
-    def forgive(self, channel: Channel) -> None:
-        """Forget a refusal: nobody wants the channel any more, or it is let in."""
-        self._refused.pop(channel, None)
-
-    def refusal(self, channel: Channel) -> RefusedChannel | None:
-        """Why a channel is refused, None when it is not."""
-        return self._refused.get(channel)
-
-    def refused(self) -> dict[Channel, RefusedChannel]:
-        """Every refused channel."""
-        return dict(self._refused)
 
     @property
     def is_awaiting(self) -> bool:

@@ -183,22 +183,13 @@ class ChannelControl:
         """Channels that come through a tunnel, (*,G) as one beside its sources."""
         return sum(plan.through(tunnel) for plan in self._plans.values())
 
-    def refuse(self, channel: Channel, reason: str) -> None:
-        """Somebody wants a channel and does not get it: remember why (policy, limit and the like)."""
-        self.ledger.refuse(channel, reason, self._loop.time())
-
-    def forgive(self, channel: Channel) -> None:
-        """A refused channel is not wanted any more, or is let in."""
-        self.ledger.forgive(channel)
-
     def reason(self, channel: Channel) -> str | None:
-        """Why a channel that is wanted is not carried; None when it is, or nobody wants it."""
+        """Why a channel of the tree is not carried; None when it is, or nobody wants it."""
         if channel in self.refused:
             return f"engine: {self.refused[channel]}"
         if channel in self.unserved:
             return self.explain_unserved(channel)
-        refusal = self.ledger.refusal(channel)
-        return None if refusal is None else refusal.reason
+        return None
 
     def close(self) -> None:
         """Stop sampling; later changes are not applied."""

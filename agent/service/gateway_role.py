@@ -14,6 +14,7 @@ from agent.net.mroute import MulticastRoutingError
 from agent.net.rawlink import RawLink
 from agent.net.service_records import find_services
 from agent.protocol.channels import Address, Channel, Family, Network
+from agent.protocol.discovery import Outcome
 from agent.protocol.policy import Policy
 from agent.protocol.upstream import NativeUpstream, Upstream
 from agent.service.admission import AdmissionControl
@@ -120,6 +121,7 @@ class GatewayRole:
         self.relays.on_lost = self.control.upstream_failed
         self.relays.on_established = self.control.upstream_recovered
         self.control.on_sample = self._sampled
+        self.control.explain_unserved = self._why_unserved
         self.control.on_group_applied = self.pim.group_applied
         self.engine.on_first_packet = self.control.first_packet
         self.engine.on_wrong_interface = self._wrong_interface
@@ -287,6 +289,15 @@ class GatewayRole:
         if now > since:
             self.admission.policy.measured = max(counted - before, 0) * 8 / (now - since)
         self._counted_bytes = (now, counted)
+
+    def _why_unserved(self, channel: Channel) -> str:
+        """Why nothing brings a wanted channel; asking is a sign of interest, which a wanted channel is anyway."""
+        if channel.source is None or not self.discovery.is_enabled:
+            return "no_relay"
+        answer = self.discovery.lookup(channel.source)
+        if answer is None:
+            return "discovery: pending"
+        return "no_relay" if answer.outcome is Outcome.FOUND else f"discovery: {answer.outcome.value}"
 
     def _unknown_source(self, channel: Channel, interface: str) -> None:
         if self.admission.permits_source(channel) and self._has_room(channel):

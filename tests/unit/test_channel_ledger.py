@@ -1,4 +1,4 @@
-"""What is remembered of channels: those carried, those refused, and native sources nobody wanted yet."""
+"""What is remembered of native sources nobody wanted yet."""
 
 from ipaddress import ip_address
 
@@ -6,10 +6,7 @@ from agent.protocol.channels import Channel
 from agent.service.channel_ledger import (
     HEARD_KEPT,
     HEARD_TIME,
-    REFUSED_KEPT,
-    ChannelLedger,
     HeardSources,
-    RefusedChannel,
 )
 
 GROUP = ip_address("239.1.1.1")
@@ -18,33 +15,6 @@ ONE, TWO = (Channel(ip_address(f"198.51.100.{number}"), GROUP) for number in (1,
 
 def many(count):
     return [Channel(ip_address(0x0A000000 + number), GROUP) for number in range(count)]
-
-
-def test_a_refusal_keeps_its_first_time_and_its_last_reason():
-    ledger = ChannelLedger()
-    ledger.refuse(ONE, "policy", 5.0)
-    ledger.refuse(ONE, "limit", 9.0)
-    assert ledger.refusal(ONE) == RefusedChannel(5.0, "limit")
-    assert ledger.refused() == {ONE: RefusedChannel(5.0, "limit")}
-    ledger.forgive(ONE)
-    assert ledger.refusal(ONE) is None
-
-
-def test_a_channel_somebody_gets_is_not_a_refused_one():
-    ledger = ChannelLedger()
-    ledger.refuse(ONE, "policy", 1.0)
-    ledger.open(ONE, 2.0)
-    ledger.refuse(ONE, "policy", 3.0)
-    assert ledger.refused() == {}
-    assert len(ledger) == 1
-
-
-def test_of_too_many_refusals_the_oldest_are_forgotten():
-    ledger = ChannelLedger()
-    channels = many(REFUSED_KEPT + 10)
-    for channel in channels:
-        ledger.refuse(channel, "limit", 0.0)
-    assert list(ledger.refused()) == channels[10:]
 
 
 def test_heard_sources_are_given_once_and_only_while_they_are_fresh():
