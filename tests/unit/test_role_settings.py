@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,17 @@ from pydantic import BaseModel
 
 import agent
 from agent.protocol.channels import Family
+from agent.protocol.discovery import DiscoveryMethod, RelayLocation
+from agent.protocol.relay_selection_config import SelectionConfig
 from agent.service.config import Configuration, parse
-from agent.service.gateway_settings import querier_config, tunnel_settings
+from agent.service.gateway_settings import (
+    discovered_candidate,
+    discovered_settings,
+    querier_config,
+    relay_candidates,
+    selection_config,
+    tunnel_settings,
+)
 from agent.service.relay_role import relay_config
 
 GATEWAY = """
@@ -64,6 +74,53 @@ def test_tunnels_are_opened_as_configured():
     first = settings["192.0.2.1:3000"]
     assert (first.interface, first.strict_port, first.receive_buffer) == ("wan0", False, 65536)
     assert (first.gateway.port, first.gateway.discover, first.gateway.report_interval) == (3000, False, 0.5)
+
+
+def test_several_tunnels_to_a_relay_have_a_port_each():
+    settings = tunnel_settings(parse(GATEWAY.replace("discover = false", "discover = false\ntunnels = 2")))
+    assert [(name, item.port) for name, item in settings.items()] == [
+        ("192.0.2.1:3000", 0),
+        ("192.0.2.1:3000#2", 5001),
+        ("192.0.2.2", 5002),
+        ("2001:db8::2", 0),
+    ]
+
+
+def test_both_addresses_of_a_relay_are_candidates_of_one_preference():
+    candidates = relay_candidates(parse(GATEWAY))
+    assert [(item.name, item.identity, item.preference) for item in candidates] == [
+        ("192.0.2.1:3000", "192.0.2.1:3000", 0),
+        ("192.0.2.2", "192.0.2.2", 1),
+        ("2001:db8::2", "192.0.2.2", 1),
+    ]
+
+
+def test_the_selection_is_told_when_channels_move():
+    failover = """
+[failover]
+hold_down = 7.0
+failback_delay = 8.0
+move_on_limit = true
+live_live = "232.9.0.0/16"
+[discovery]
+family_delay = 0.5
+"""
+    assert selection_config(parse(GATEWAY + failover)) == SelectionConfig(
+        hold_down=7.0,
+        failback_delay=8.0,
+        move_on_limit=True,
+        patience=0.5,
+        live_live=(ip_network("232.9.0.0/16"),),
+    )
+
+
+def test_a_discovered_relay_is_named_by_its_address_and_port():
+    location = RelayLocation(ip_address("2001:db8::7"), DiscoveryMethod.DRIAD, port=2269, discover=False, preference=3)
+    candidate = discovered_candidate(location)
+    assert (candidate.name, candidate.preference, candidate.origin) == ("[2001:db8::7]:2269", 3, "driad")
+    settings = discovered_settings(parse(GATEWAY), candidate.name, location)
+    assert (settings.strict_port, settings.port, settings.interface) == (True, 0, "wan0")
+    assert (settings.gateway.port, settings.gateway.discover) == (2269, False)
 
 
 def test_listeners_are_told_timers_and_limits_of_their_family():
