@@ -120,6 +120,7 @@ class GatewayViews:
             counter["send_errors"] += listener.link.counters.send_errors
         counters = {name: dict(counter) for name, counter in listeners.items()}
         counters["discovery"] = dict(self._role.discovery.counters)
+        counters["relays"] = dict(self._role.relays.counters)
         return {"gateway": dict(gateway), **counters, "pim": self._pim.control()}
 
     def counts(self) -> tuple[int, int]:
