@@ -1,0 +1,47 @@
+"""Two border agents on one LAN of hosts: the designated router serves, the other takes over when it goes."""
+
+import pytest
+
+from lab import topology
+from lab.agents import Agent, AgentPlace, gateway_configuration
+from lab.namespaces import missing_for_namespaces, wait_until
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(bool(missing := missing_for_namespaces()), reason=", ".join(missing)),
+]
+
+GROUP = topology.NUMBERED_GROUP_IPV4
+LISTENERS = "[igmp]\nquery_interval = 4.0\nquery_response_interval = 1.0\nstartup_query_interval = 1.0\n"
+QUICK_PIM = "[pim]\nhello_interval = 1.0\n"
+
+
+def reason(agent):
+    return next((row["reason"] for row in agent.channels() if str(row["group"]) == GROUP), "not there")
+
+
+def is_designated(agent):
+    pim = next(row for row in agent.get("interfaces")["items"] if row["name"] == "down0")["pim"]
+    return next(item["designated"] and item["neighbors"] == 1 for item in pim if item["family"] == 4)
+
+
+def test_hosts_get_one_copy_and_the_other_border_takes_over(make_scenario, tmp_path):
+    scenario = make_scenario(sizes={"borders": 2}, sections=QUICK_PIM)
+    place = AgentPlace(scenario.lab.topology.second_border, tmp_path, "border2")
+    relay = str(topology.RELAY.ipv4)
+    second = Agent(scenario.lab, place, gateway_configuration(["down0"], relay, sections=LISTENERS + QUICK_PIM))
+    try:
+        second.start()  # the higher address of equal priorities is the designated router
+        wait_until(lambda: is_designated(second) and not is_designated(scenario.border), 20, "one is elected")
+        scenario.send(GROUP, "--rate", "200")
+        receiver = scenario.receive(GROUP)
+        receiver.wait_for_more(20, packets=100)
+        assert reason(second) is None
+        wait_until(lambda: reason(scenario.border) == "not_designated", 10, "the other knows why it does nothing")
+        assert receiver.figures["duplicates"] == 0
+        second.kill()
+        wait_until(lambda: reason(scenario.border) is None, 15, "the other serves once the neighbour expired")
+        receiver.wait_for_more(20, packets=100)
+        assert receiver.figures["duplicates"] == 0
+    finally:
+        second.close()
