@@ -235,7 +235,7 @@ class Tree:
             unserved.add(Channel(None, group))
         if isinstance(any_source, NativeUpstream) and _wanting(filters, None) <= {any_source.interface}:
             any_source = None
-        met = self._met(group, listed, any_source)
+        met = self._met(group, listed, any_source) if group in self._learned else {}
         own = chosen | {source: upstream for source, upstream in met.items() if upstream is not any_source}
         routes = {}
         for source, upstream in (chosen | met).items():
@@ -257,6 +257,8 @@ class Tree:
     def _effective(self, group: Address) -> dict[Owner, Filter]:
         """Filters that count, those that want nothing left out."""
         owners = self._interests.get(group, {})
+        if self._gates.is_open:
+            return owners
         filters = {owner: self._gates.effective(owner, group, wanted) for owner, wanted in owners.items()}
         return {owner: wanted for owner, wanted in filters.items() if not wanted.wants_nothing}
 

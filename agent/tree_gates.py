@@ -44,6 +44,11 @@ class Gates:
         self._not_designated: set[tuple[str, Family]] = set()
         self._asserts: dict[tuple[str, Address], dict[Address | None, AssertOutcome]] = {}
 
+    @property
+    def is_open(self) -> bool:
+        """Whether every filter counts in full."""
+        return not self._not_designated and not self._asserts
+
     def set_designated(self, interface: str, family: Family, *, designated: bool) -> bool:
         """Say whether we are the DR; True when that is new. Where nothing was said we are."""
         key = (interface, family)
@@ -79,8 +84,6 @@ class Gates:
 
     def effective(self, owner: Owner, group: Address, wanted: Filter) -> Filter:
         """What of `owner`'s filter counts (RFC 7761 §4.1.6: pim_include and lost_assert)."""
-        if not self._not_designated and not self._asserts:
-            return wanted
         asserts = self._asserts.get((owner.interface, group), _NO_ASSERTS)
         is_gated = owner.kind in _OF_HOSTS and (owner.interface, Family.of(group)) in self._not_designated
         if is_gated and (wanted.mode is FilterMode.INCLUDE or asserts.get(None) is not AssertOutcome.WINNER):

@@ -62,7 +62,8 @@ class UpstreamRequests:
 
     def apply(self, group: Address, plan: GroupPlan, moves: Mapping[Channel, Move]) -> None:
         """Ask what a plan wants, and of the old upstreams what still moves."""
-        self._join(group, plan, moves)
+        if moves or plan.native or group in self._joined:
+            self._join(group, plan, moves)
         told = self._told.setdefault(group, {})
         wanted = _filters(plan, moves)
         for name in sorted(told.keys() | wanted.keys(), key=lambda name: name not in wanted):
@@ -91,6 +92,8 @@ class UpstreamRequests:
 
 
 def _filters(plan: GroupPlan, moves: Mapping[Channel, Move]) -> dict[str, Filter]:
+    if not moves:
+        return plan.subscriptions
     held: dict[str, list[Filter]] = {}
     for move in moves.values():
         for name, wanted in move.filters.items():

@@ -300,7 +300,7 @@ class Model:
         return shared, False
 
 
-@settings(deadline=None, derandomize=True, database=None, max_examples=1000)
+@settings(deadline=None, derandomize=True, database=None, max_examples=500)
 @given(situation=situations())
 def test_plan_equals_what_the_rules_say_of_each_source_and_interface(situation):
     tree = Tree(lambda channel: situation["choice"][channel.source], situation["native"].get)
