@@ -10,14 +10,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from agent.protocol.channels import Address, Channel, Family, is_unicast
+from agent.protocol.channels import Address, Channel, Family
 from agent.protocol.pim_assert import AssertTable
 from agent.protocol.pim_config import PimConfig
 from agent.protocol.pim_downstream import DownstreamTable, DownstreamView
 from agent.protocol.pim_events import AssertChanged, AssertOutcome, BootstrapReceived, PimEvent
 from agent.protocol.pim_hellos import Hellos
 from agent.protocol.pim_neighbors import Greeting, NeighborTable, NeighborView
-from agent.protocol.pim_packet import ALL_PIM_ROUTERS, PimPacket, decode_packet, encode_packet
+from agent.protocol.pim_packet import ALL_PIM_ROUTERS, PimPacket, decode_packet, encode_packet, refusal
 from agent.protocol.pim_rendezvous import Rendezvous
 from agent.protocol.pim_upstream import UpstreamJoins, join_prune_holdtime
 from agent.protocol.wire.errors import WireError
@@ -159,15 +159,11 @@ class PimInterface:
             if self._started and primary is not None and not self._hellos.due:
                 self._say_hello()  # an updated Address List is told at once (§4.3.1)
             return
-        if self._started:
-            self._flush()
-            self._disappear()
+        self._flush()
+        self._disappear()
         self._address, self._secondaries = primary, others
-        if self._started:
-            self._appear(now)
-            self._upstream.address_changed(now)
-        else:
-            self._settle_addresses(now)
+        self._appear(now)
+        self._upstream.address_changed(now)
 
     def set_rendezvous_addresses(self, addresses: Iterable[Address]) -> None:
         """Addresses we are the RP at besides those of this interface, such as a loopback's."""
@@ -219,9 +215,9 @@ class PimInterface:
         except WireError as error:
             self._own_refused[error.reason] += 1
             return
-        refusal = self._refusal(received)
-        if refusal is not None:
-            self._own_refused[refusal] += 1
+        reason = self._refusal(received)
+        if reason is not None:
+            self._own_refused[reason] += 1
             return
         self.received[_KINDS[type(received.message)]] += 1
         self._dispatch(received, now)
@@ -265,25 +261,10 @@ class PimInterface:
             return "not_running"
         if received.source == self._address or received.source in self._secondaries:
             return "own_packet"
-        if not is_unicast(received.source):
-            return "source_not_unicast"
-        if isinstance(received.message, Register | RegisterStop):
-            return "wrong_destination" if received.destination.is_multicast else None  # from afar, by unicast (§4.9)
-        return self._link_refusal(received)
-
-    def _link_refusal(self, received: PimPacket) -> str | None:
-        """Why a message of the link itself is not to be believed, or None (RFC 7761 §4.3.1, §4.9)."""
-        if received.ttl != 1:
-            return "ttl_not_1"
-        if self._family is Family.IPV6 and not received.source.is_link_local:
-            return "source_not_link_local"
-        if received.destination != ALL_PIM_ROUTERS[self._family] and not (
-            isinstance(received.message, Bootstrap) and received.destination == self._address  # RFC 5059 §3.5.1
-        ):
-            return "wrong_destination"
-        if isinstance(received.message, Hello) or received.source in self._neighbors:
-            return None
-        return "not_a_neighbor"  # nobody is believed before its Hello (RFC 7761 §4.3.1)
+        reason = refusal(received, self._address)
+        if reason is None and isinstance(received.message, JoinPrune | Assert | Bootstrap):
+            return None if received.source in self._neighbors else "not_a_neighbor"  # no Hello before (§4.3.1)
+        return reason
 
     # --- messages
 
@@ -355,7 +336,7 @@ class PimInterface:
 
     def _appear(self, now: float) -> None:
         self._settle_addresses(now)
-        if self._address is not None:
+        if self._started and self._address is not None:
             self._hellos.start(now)
 
     def _disappear(self) -> None:

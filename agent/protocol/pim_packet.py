@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from agent.protocol.channels import Address, Family
+from agent.protocol.channels import Address, Family, is_unicast
 from agent.protocol.wire import ip, pim
 from agent.protocol.wire.errors import Malformed, UnknownType
 
@@ -55,3 +55,22 @@ def encode_packet(message: pim.Message, source: Address, destination: Address) -
     return ip.IPPacket(
         source, destination, pim.PROTOCOL_PIM, body, ttl=ttl, traffic_class=INTERNETWORK_CONTROL
     ).encode()
+
+
+def refusal(received: PimPacket, address: Address) -> str | None:
+    """Why a packet that came to a router with this link address is not what its message travels in, or None.
+
+    Registers and their answers come from afar, by unicast; all else from the link, to its PIM routers with TTL 1
+    (RFC 7761 §4.9). A Bootstrap may come to us alone (RFC 5059 §3.5.1).
+    """
+    if not is_unicast(received.source):
+        return "source_not_unicast"
+    if isinstance(received.message, pim.Register | pim.RegisterStop):
+        return "wrong_destination" if received.destination.is_multicast else None
+    if received.ttl != 1:
+        return "ttl_not_1"
+    if received.source.version == 6 and not received.source.is_link_local:
+        return "source_not_link_local"
+    to_us_alone = isinstance(received.message, pim.Bootstrap) and received.destination == address
+    to_routers = received.destination == ALL_PIM_ROUTERS[Family.of(received.source)]
+    return None if to_routers or to_us_alone else "wrong_destination"
