@@ -47,7 +47,7 @@ class TapNeighbor:
         interface: name of the tunnel interface.
         hardware_address: our MAC address there, the same after every restart.
         dropped: frames that were not for us, by what they were: `multicast` is data the daemon forwarded into the
-            tunnel interface, `unicast` is traffic its routes sent there.
+            tunnel interface, `unicast` is traffic its routes sent there, `for_us` other unicast to our addresses.
         answered: questions for our MAC address that were answered.
     """
 
@@ -154,13 +154,17 @@ class TapNeighbor:
             return
         protocol = _PROTOCOL_OF.get(frame.kind)
         if protocol is None or frame.family is None:
-            self.dropped[frame.kind.value] += 1
+            self.dropped["for_us" if self._is_for_us(frame) else frame.kind.value] += 1
             return
         link = self._links.get((protocol, frame.family))
         if link is None:
             self.dropped["not_spoken"] += 1
             return
         link.deliver(frame.packet)
+
+    def _is_for_us(self, frame: Frame) -> bool:
+        where = slice(16, 20) if frame.family is Family.IPV4 else slice(24, 40)
+        return frame.kind is FrameKind.UNICAST and frame.packet[where] in self._addresses
 
 
 class TapLink:

@@ -12,6 +12,7 @@ from agent.protocol.gateway_state import State
 from agent.protocol.policy import Refusal
 from agent.service.channel_views import ChannelViews
 from agent.service.clock import Clock
+from agent.service.frr_views import frr_counters, frr_problems
 from agent.service.gateway_role import GatewayRole
 from agent.service.interface_views import interface_problems, interface_status
 from agent.service.model import (
@@ -120,6 +121,8 @@ class GatewayViews:
             counter["send_errors"] += listener.link.counters.send_errors
         counters = {name: dict(counter) for name, counter in listeners.items()}
         counters["discovery"] = dict(self._role.discovery.counters)
+        if self._role.frr is not None:
+            counters["frr"] = frr_counters(self._role.frr)
         counters["relays"] = dict(self._role.relays.counters)
         return {"gateway": dict(gateway), **counters, "pim": self._pim.control()}
 
@@ -141,6 +144,8 @@ class GatewayViews:
         yield from interface_problems(self.interfaces())
         yield from self._querier_problems()
         yield from self._pim.problems(self._role.configuration.gateway.native)
+        if self._role.frr is not None:
+            yield from frr_problems(self._role.frr, self._role.configuration.gateway.tunnel_interface)
 
     def _relay_problems(self) -> Iterator[Problem]:
         for tunnel in self._role.tunnels.values():

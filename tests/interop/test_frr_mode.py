@@ -132,6 +132,8 @@ def test_joins_and_prunes_of_two_routers_in_a_row_become_subscriptions(make_doma
 
     receiver.wait_for_more(10, 1000)
     assert receiver.is_whole(), receiver.figures
+    counters = domain.scenario.border.get("statistics")["control"]["frr"]
+    assert (counters.get("dropped_unicast", 0), counters["route_errors"]) == (0, 0)
     receiver.finish()
     wait_until(lambda: not domain.scenario.border.channels(), 20, "the prune ends the channel")
     assert domain.joined().get("joinState") != "Joined"

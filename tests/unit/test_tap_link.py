@@ -211,10 +211,18 @@ def test_data_that_leaves_by_the_tunnel_interface_is_counted_by_kind():
         world.device.emit(0x0800, data, b"\x01\x00\x5e\x01\x01\x01")
         world.device.emit(0x0800, IPPacket(HOST_IPV4, ip_address("203.0.113.9"), 17, bytes(8)).encode(), to_us)
         world.device.emit(0x0800, IPPacket(HOST_IPV4, ip_address("203.0.113.9"), 103, HELLO).encode(), HOST)
+        world.device.emit(0x0800, IPPacket(HOST_IPV4, OURS_IPV4, 1, bytes(8)).encode(), to_us)
+        world.device.emit(0x86DD, IPPacket(HOST_IPV6, OURS_IPV6, 17, bytes(8)).encode(), to_us)
         world.device.emit(0x88CC, bytes(46))
         world.device.emit(0x0800, b"\x45")
         world.turn()
-        assert dict(world.neighbor.dropped) == {"multicast": 1, "unicast": 2, "other": 1, "malformed": 1}
+        assert dict(world.neighbor.dropped) == {
+            "multicast": 1,
+            "unicast": 2,
+            "for_us": 2,
+            "other": 1,
+            "malformed": 1,
+        }
 
 
 def test_membership_reports_are_told_from_other_icmpv6():
