@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from agent.net.interfaces import Interface
 from agent.net.link import OpenLink
+from agent.net.mroute_layout import SLOTS
 from agent.net.rawlink import RawLink
 from agent.net.rpf import UnicastRoutes
 from agent.protocol.channels import Address, Channel, Family
@@ -20,6 +22,8 @@ from agent.service.pim_service import PimCallbacks, PimService
 from agent.service.pim_settings import pim_config, pim_interfaces, rendezvous_addresses
 from agent.tree import GroupPlan, Tree
 
+_log = logging.getLogger(__name__)
+
 _SAMPLES_BETWEEN_SWEEPS: Final = 60
 
 
@@ -30,7 +34,7 @@ class GatewayPim:
         service: the PIM links.
         native_first: where channels come from.
         routes: the unicast routes to their sources.
-        interfaces: where native sources may be; none beside FRR, which knows them.
+        interfaces: where sources of any-source groups are to be noticed; none beside FRR, which knows them.
         on_source: called with a channel that registered with us, and the interface its packets will come in on.
     """
 
@@ -85,7 +89,7 @@ class GatewayPim:
         gateway = configuration.gateway
         is_router = gateway.mode is GatewayMode.ROUTER
         keys = [(name, family) for name in pim_interfaces(configuration) for family in families]
-        self.interfaces = frozenset((*gateway.downstream, *gateway.native) if is_router else ())
+        self.interfaces = self._watchable((*gateway.downstream, *gateway.native) if is_router else ())
         addresses = rendezvous_addresses(configuration, families)
         self.service.configure(pim_config(configuration), keys, addresses if keys else ())
         self.native_first.configure(gateway.downstream if is_router else (), gateway.native if is_router else ())
@@ -127,6 +131,16 @@ class GatewayPim:
         """Say goodbye to the neighbours, follow nothing any more."""
         self.service.close()
         self.routes.close()
+
+    def _watchable(self, names: Iterable[str]) -> frozenset[str]:
+        """All of them, or none when they alone would fill the kernel's table, one slot being the tunnel interface's."""
+        found = frozenset(names)
+        if len(found) < SLOTS:
+            return found
+        _log.warning(
+            "native sources of any-source groups are not noticed: %d interfaces, %d fit", len(found), SLOTS - 1
+        )
+        return frozenset()
 
     def _towards(self, address: Address) -> Iterator[tuple[str, Address | None]]:
         route = self.routes.towards(address)
