@@ -41,6 +41,8 @@ class RelayCandidate:
     @property
     def tunnel_names(self) -> tuple[str, ...]:
         """Names of its tunnels: `192.0.2.1`, `192.0.2.1#2` and so on."""
+        if self.tunnels == 1:
+            return (self.name,)
         return (self.name, *(f"{self.name}#{number}" for number in range(2, self.tunnels + 1)))
 
     def match_length(self, channel: Channel) -> int | None:

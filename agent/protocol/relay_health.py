@@ -55,6 +55,9 @@ class Health:
         return now < self.held_until
 
 
+_UNHEARD_OF: Final = Health()
+
+
 class HealthBook:
     """Health by tunnel name; what was never heard of is idle and well."""
 
@@ -63,7 +66,7 @@ class HealthBook:
 
     def get(self, name: str) -> Health:
         """Health of a tunnel, to read."""
-        return self._known.get(name) or Health()
+        return self._known.get(name, _UNHEARD_OF)
 
     def of(self, name: str) -> Health:
         """Health of a tunnel, to change."""

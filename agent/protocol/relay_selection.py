@@ -55,6 +55,7 @@ class RelaySelection:
         self._config = config or SelectionConfig()
         self._configured = tuple(configured)
         self._discovered: dict[Address, tuple[RelayCandidate, ...]] = {}
+        self._lists: dict[tuple[RelayCandidate, ...], tuple[RelayCandidate, ...]] = {}  # one object for equal ones
         self._by_tunnel: dict[str, RelayCandidate] = {}
         self._passed: dict[Channel, frozenset[str]] = {}
         self._unsettled: set[Channel] = set()
@@ -75,10 +76,12 @@ class RelaySelection:
 
     def discovered(self, source: Address, candidates: Sequence[RelayCandidate]) -> None:
         """Take what discovery found for a source; channels on a healthy tunnel stay there."""
-        found = tuple(candidates)
-        if self._discovered.get(source) == found:
+        given = tuple(candidates)
+        if self._discovered.get(source) == given:
             return
-        self._discovered[source] = found
+        found = self._discovered[source] = self._lists.setdefault(given, given)
+        if len(self._lists) > 2 * len(self._discovered) + 16:
+            self._lists = {item: item for item in self._discovered.values()}
         self._learn(found)
         self._look_again(self.assigned.of_source(source))
 
@@ -143,11 +146,14 @@ class RelaySelection:
                 relays.setdefault(candidate.identity, []).append(candidate)
             for addresses in relays.values():  # each of the operator's, so that it is known to live
                 found |= self._runners(addresses, now, 1)
-        lists: dict[tuple[RelayCandidate, ...], int] = {}
+        lists: dict[int, tuple[tuple[RelayCandidate, ...], int]] = {}
         for source in self.assigned.sources() if self._discovered else ():
-            candidates = self._discovered.get(source, ())
-            lists[candidates] = max(lists.get(candidates, 1), *map(self._count, self.assigned.of_source(source)), 1)
-        for candidates, count in lists.items():
+            candidates, count = self._discovered.get(source, ()), 1
+            if self._config.live_live:
+                count = max(map(self._count, self.assigned.of_source(source)), default=1)
+            if id(candidates) not in lists or count > 1:
+                lists[id(candidates)] = candidates, count
+        for candidates, count in lists.values():
             found |= self._runners(candidates, now, count)
         return found
 

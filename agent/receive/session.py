@@ -23,7 +23,14 @@ from agent.protocol.channels import Address, Channel, Datagram, Endpoint, Filter
 from agent.protocol.gateway import Gateway
 from agent.protocol.gateway_config import GatewayConfig
 from agent.protocol.gateway_events import Event as GatewayEvent
-from agent.protocol.gateway_events import FamilyUnanswered, GatewayAddressChanged, RelayFound, RelayLimit, RelayLost
+from agent.protocol.gateway_events import (
+    FamilyUnanswered,
+    GatewayAddressChanged,
+    LimitSet,
+    RelayFound,
+    RelayLimit,
+    RelayLost,
+)
 from agent.protocol.wire.amt import MessageType
 from agent.receive.output import Output, OutputError
 from agent.receive.stream import ChannelFilter, Measurement
@@ -343,6 +350,8 @@ def _describe(event: GatewayEvent) -> str:
             return f"relay is {relay}"
         case RelayLimit(relay):
             return f"{relay} takes no more tunnels"
+        case LimitSet(relay):
+            return f"{relay} takes no more tunnels; this one goes on"
         case RelayLost(relay, reason):
             return f"{relay or 'no relay'}: {reason.value.replace('_', ' ')}"
         case GatewayAddressChanged(_, new):
