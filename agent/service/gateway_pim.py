@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from agent.dataplane.engine import Engine, EngineError
 from agent.net.interfaces import Interface
 from agent.net.link import OpenLink
 from agent.net.mroute_layout import SLOTS
@@ -66,6 +67,7 @@ class GatewayPim:
         self.interfaces: frozenset[str] = frozenset()
         self.on_source: Callable[[Channel, str], None] = lambda _channel, _interface: None
         self._on_changed = on_changed
+        self._watched: frozenset[str] = frozenset()
         self._samples = 0
         self.routes = UnicastRoutes(loop, self._routes_changed)
         callbacks = PimCallbacks(
@@ -93,6 +95,17 @@ class GatewayPim:
         addresses = rendezvous_addresses(configuration, families)
         self.service.configure(pim_config(configuration), keys, addresses if keys else ())
         self.native_first.configure(gateway.downstream if is_router else (), gateway.native if is_router else ())
+
+    def watch(self, engine: Engine) -> None:
+        """Have the engine tell of sources on our interfaces, and only there."""
+        for name in self._watched - self.interfaces:
+            engine.unwatch_interface(name)
+        for name in self.interfaces - self._watched:
+            try:
+                engine.watch_interface(name)
+            except EngineError as error:
+                _log.warning("native sources are not noticed interface=%s: %s", name, error)
+        self._watched = self.interfaces
 
     def select(self, channel: Channel) -> Upstream | None:
         """Where a channel comes from."""

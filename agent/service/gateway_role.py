@@ -128,7 +128,6 @@ class GatewayRole:
         self.engine.on_unknown_source = self.pim.on_source = self._unknown_source
         self.metadata = ChannelMetadata(loop, self._find_servers, self._metadata_came)
         self._counted_bytes = (loop.time(), 0)
-        self._watched: frozenset[str] = frozenset()
         self._is_draining = False
         try:
             self._start()
@@ -237,14 +236,7 @@ class GatewayRole:
     def _configure_pim(self) -> None:
         """Speak PIM where the configuration says, and hear of sources there."""
         self.pim.configure(self.configuration, self._families)
-        for name in self.pim.interfaces - self._watched:
-            try:
-                self.engine.watch_interface(name)
-            except EngineError as error:
-                _log.warning("native sources are not noticed interface=%s: %s", name, error)
-        for name in self._watched - self.pim.interfaces:
-            self.engine.unwatch_interface(name)
-        self._watched = self.pim.interfaces
+        self.pim.watch(self.engine)
 
     def _interface(self, name: str) -> Interface | None:
         """An interface as we have it, which beside FRR is the far end of the tunnel interface."""
