@@ -348,10 +348,8 @@ def _describe(event: GatewayEvent) -> str:
     match event:
         case RelayFound(relay):
             return f"relay is {relay}"
-        case RelayLimit(relay):
+        case RelayLimit(relay) | LimitSet(relay):
             return f"{relay} takes no more tunnels"
-        case LimitSet(relay):
-            return f"{relay} takes no more tunnels; this one goes on"
         case RelayLost(relay, reason):
             return f"{relay or 'no relay'}: {reason.value.replace('_', ' ')}"
         case GatewayAddressChanged(_, new):
