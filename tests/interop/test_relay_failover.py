@@ -61,7 +61,7 @@ def flowing(scenario, group=SSM_GROUP_IPV4):
     scenario.send(group, "--rate", str(RATE), "--size", "400")
     counting = scenario.receive(group)
     counting.wait_for_more(15.0)
-    counting.wait_for_more(15.0, packets=int(2.5 * SILENCE * RATE))  # steady enough that its silence means something
+    counting.wait_for_more(15.0, packets=int(5 * SILENCE * RATE))  # steady enough that its silence means something
     return counting
 
 
