@@ -103,8 +103,9 @@ def test_frr_takes_us_for_a_neighbour_and_we_show_what_it_told(make_domain):
     assert (row["interface"], row["address"], row["priority"]) == ("down0", ROUTER, 1)
     assert row["designated"] is True  # its address is higher than ours
     assert isinstance(row["generation_id"], int)
-    seen = router.json("show ip pim neighbor")[topology.ROUTER_UPSTREAM]
-    assert list(seen) == [str(topology.border_downstream(0).ipv4)]
+    ours = [str(topology.border_downstream(0).ipv4)]
+    # Our answer to its first Hello comes within Triggered_Hello_Delay, five seconds (RFC 7761 §4.11).
+    wait_until(lambda: list(router.json("show ip pim neighbor")[topology.ROUTER_UPSTREAM]) == ours, 10, "FRR sees us")
     pim = next(row for row in scenario.border.get("interfaces")["items"] if row["name"] == "down0")["pim"]
     assert (pim[0]["family"], pim[0]["designated_router"], pim[0]["neighbors"]) == (4, ROUTER, 1)
     assert pim[0]["refused"] == {}
