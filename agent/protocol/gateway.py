@@ -149,16 +149,27 @@ class Gateway(GatewayCore):
             soon = self._now + self.config.initial_timeout
             self._timers.set(Timer.QUERY, min(self._timers.deadline(Timer.QUERY) or soon, soon))
 
-    def relay_silent(self, now: float) -> None:
+    def relay_silent(self, now: float) -> bool:
         """Take the owner's word that subscribed data stopped: a Request cycle re-reports everything.
 
-        At most one cycle in `hint_interval`; nothing while an answer is awaited anyway.
+        At most one cycle in `hint_interval`. Where an answer is awaited anyway, the wait becomes that of a probe.
+
+        Returns:
+            False when the relay was asked too lately: the hint is to come again.
         """
         self._advance(now)
         self.counters["hint_silence"] += 1
-        awaited = self._timers.deadline(Timer.RETRY) is not None
-        if self._state is State.ESTABLISHED and not awaited and self._families() and self._hint_is_due():
+        if self._state is not State.ESTABLISHED or not self._families():
+            return True
+        retry = self._timers.deadline(Timer.RETRY)
+        if retry is None:
+            if not self._hint_is_due():
+                return False
             self._request(probe=True)
+        elif self._cycle is not None and self.config.probe_timeout is not None:
+            self._cycle.backoff = self._probing(self._cycle.backoff)
+            self._timers.set(Timer.RETRY, min(retry, self._now + self.config.probe_timeout))
+        return True
 
     def handle_timer(self, now: float) -> None:
         """Do what is due."""
@@ -240,7 +251,7 @@ class Gateway(GatewayCore):
         """The waits of a probe, in place of others, where probes are to be fast."""
         if self.config.probe_timeout is None or isinstance(backoff, ProbeBackoff):
             return backoff
-        return ProbeBackoff(self.config, self._chance, self.config.probe_timeout)
+        return ProbeBackoff(self.config, self._chance, self.config.probe_timeout, backoff.attempts)
 
     def _ask_for(self, family: Family) -> None:
         """Ask for a family that a group came up in during the cycle; its nonce stays, and so does what it brought."""

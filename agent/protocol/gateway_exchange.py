@@ -76,8 +76,10 @@ class Backoff:
 class ProbeBackoff(Backoff):
     """Waits of a Request that a hint brought about: short ones, all of one length."""
 
-    def __init__(self, config: GatewayConfig, chance: Chance, timeout: float) -> None:
+    def __init__(self, config: GatewayConfig, chance: Chance, timeout: float, attempts: int) -> None:
+        """`attempts` were made already, with longer waits."""
         super().__init__(config, chance)
+        self.attempts = attempts
         self._timeout = timeout
 
     def next_wait(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from agent.protocol.channels import Family
 from agent.protocol.discovery import RelayLocation
@@ -14,6 +15,9 @@ from agent.protocol.wire.amt import PORT
 from agent.service.config import Configuration, GatewayRelay
 from agent.service.model import AnyAddress, JoinRequest
 from agent.service.tunnel import TunnelSettings
+
+_HINT_INTERVAL: Final = 1.0
+"""Seconds: silent tunnels are asked ever less often anyway, so this is for ICMP errors."""
 
 
 def families(configuration: Configuration) -> tuple[Family, ...]:
@@ -113,6 +117,7 @@ def _gateway_config(configuration: Configuration, address: AnyAddress, port: int
         port=port,
         discover=discover,
         report_interval=configuration.igmp.unsolicited_report_interval,
+        hint_interval=_HINT_INTERVAL,
     )
 
 

@@ -380,8 +380,8 @@ class RelayDirectory:
 
     def _watch_silence(self, now: float) -> None:
         for name in self._watch.silent_tunnels(self.tunnels, now):
-            _log.warning("tunnel fell silent tunnel=%s", name, extra={"reason": "tunnel_silent"})
-            self.tunnels[name].probe()
+            if self.tunnels[name].probe() and self._watch.probed(name, now):
+                _log.warning("tunnel fell silent tunnel=%s", name, extra={"reason": "tunnel_silent"})
         assigned = self.selection.assigned
         for channel, name in self._watch.silent_channels(assigned.channels(), lambda key: assigned.get(key) or (), now):
             if self.selection.channel_silent(channel, name, now):

@@ -39,7 +39,7 @@ class RelayWatch:
         return self._tunnels.is_flowing(tunnel, now)
 
     def silent_tunnels(self, tunnels: Mapping[str, Tunnel], now: float) -> list[str]:
-        """Tunnels that carried packets steadily and have just fallen silent."""
+        """Tunnels that carried packets and fell silent, whose relays are to be asked now."""
         counted = self._engine.tunnel_traffic()
         silent = []
         for name, tunnel in tunnels.items():
@@ -48,6 +48,10 @@ class RelayWatch:
             elif self._tunnels.observe(name, counted[name].packets, now):
                 silent.append(name)
         return silent
+
+    def probed(self, tunnel: str, now: float) -> bool:
+        """The relay of a silent tunnel was asked; True the first time in this silence."""
+        return self._tunnels.probed(tunnel, now)
 
     def silent_channels(
         self, channels: list[Channel], through: Callable[[Channel], Iterable[str]], now: float

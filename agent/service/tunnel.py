@@ -134,10 +134,11 @@ class Tunnel:
         self.machine.refresh(self._driver.now)
         self._driver.flush_soon()
 
-    def probe(self) -> None:
-        """Have the relay asked now whether it is there, and told again what is wanted."""
-        self.machine.relay_silent(self._driver.now)
+    def probe(self) -> bool:
+        """Have the relay asked now whether it is there, and told again what is wanted; False: it was just asked."""
+        is_asked = self.machine.relay_silent(self._driver.now)
         self._driver.flush_soon()
+        return is_asked
 
     def close(self, *, farewell: bool = True) -> None:
         """Leave everything (with `farewell`, say so to the relay) and close the socket."""

@@ -292,6 +292,27 @@ def test_a_fast_probe_gives_a_silent_relay_up_after_three_short_waits(bench):
     assert len(bench.events(RelayLost)) == 1
 
 
+def test_silence_makes_a_wait_that_runs_already_short(bench):
+    """The relay died just before it was to be asked anyway."""
+    bench.gateway.probe_fast(0.5)
+    bench.gateway.refresh(bench.now)
+    bench.run(0.1)
+    assert bench.gateway.relay_silent(bench.now)
+    assert len(kinds(bench.run(1.4))) == 2
+    assert bench.events(RelayLost) == []
+    bench.run(0.2)
+    assert len(bench.events(RelayLost)) == 1
+
+
+def test_a_hint_that_comes_too_soon_is_to_come_again(bench):
+    assert bench.gateway.relay_silent(bench.now)
+    bench.query(bench.sent(amt.Request)[-1].nonce)
+    assert not bench.gateway.relay_silent(bench.now)
+    bench.run(bench.gateway.config.hint_interval)
+    assert bench.gateway.relay_silent(bench.now)
+    assert bench.sent(amt.Request)
+
+
 def test_an_icmp_error_starts_a_fast_probe_and_quarters_its_waits(bench):
     bench.gateway.probe_fast(0.4)
     begin = bench.now

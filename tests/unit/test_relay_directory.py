@@ -89,6 +89,7 @@ class Tunnel:
         self.has_groups = False
         self.asked = (frozenset(), None)
         self.probes = self.refreshed = 0
+        self.is_probed = True
         self.closed = None
 
     @property
@@ -100,6 +101,7 @@ class Tunnel:
 
     def probe(self):
         self.probes += 1
+        return self.is_probed
 
     def refresh(self):
         self.refreshed += 1
@@ -251,6 +253,21 @@ def test_a_tunnel_that_fell_silent_is_probed(make_bench):
     assert bench.tunnel("192.0.2.1").probes == 0
     bench.loop.advance(3.0)
     assert bench.tunnel("192.0.2.1").probes == 1
+
+
+def test_a_probe_that_could_not_be_sent_is_tried_again(make_bench):
+    bench = make_bench(TWO)
+    bench.establish("192.0.2.1", "192.0.2.2")
+    tunnel = bench.tunnel("192.0.2.1")
+    tunnel.has_groups, tunnel.is_probed = True, False
+    for count in range(3):
+        bench.engine.tunnels["192.0.2.1"] = count
+        bench.loop.advance(0.5)
+    bench.loop.advance(3.0)
+    assert tunnel.probes > 1
+    tunnel.probes, tunnel.is_probed = 0, True
+    bench.loop.advance(2.0)
+    assert tunnel.probes == 1
 
 
 def test_a_channel_that_stopped_alone_goes_to_the_next_relay(make_bench):

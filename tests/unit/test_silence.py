@@ -6,55 +6,135 @@ from agent.protocol.channels import Channel
 from agent.service.silence import ChannelSilenceWatch, SilenceWatch
 
 SILENCE = 2.0
+PERIOD = 0.5
 CHANNEL = Channel.parse("10.0.0.1", "232.1.1.1")
 
 
-def observe(watch: SilenceWatch, counts: list[int], start: float = 0.0, period: float = 0.5) -> list[bool]:
-    return [watch.observe("t", count, start + number * period) for number, count in enumerate(counts)]
+class Watched:
+    """A tunnel looked at every half second; each question is taken at once unless `is_deaf`."""
+
+    def __init__(self):
+        self.watch = SilenceWatch(SILENCE)
+        self.now = 0.0
+        self.packets = 0
+        self.is_deaf = False
+        self.asked: list[float] = []
+        self.watch.observe("t", 0, self.now)
+
+    def run(self, seconds: float, packets: int = 10, period: float = PERIOD) -> list[float]:
+        """Have so many packets come before each look; when the relay was asked, since now."""
+        begin, self.asked = self.now, []
+        while self.now < begin + seconds:
+            self.now += period
+            self.packets += packets
+            if self.watch.observe("t", self.packets, self.now):
+                self.asked.append(self.now - begin)
+                if not self.is_deaf:
+                    self.watch.probed("t", self.now)
+        return self.asked
+
+    def burst(self, count: int, pause: float) -> list[float]:
+        """Bursts of half a second, with pauses: how many questions there were in each."""
+        asked = []
+        for _ in range(count):
+            self.run(PERIOD)
+            asked.append(len(self.run(pause, packets=0)))
+        return asked
 
 
-def steady() -> SilenceWatch:
-    """A tunnel that carried packets for 3 s, seen every half second."""
-    watch = SilenceWatch(SILENCE)
-    assert not any(observe(watch, [10 * sample for sample in range(7)]))
-    return watch
+@pytest.fixture
+def tunnel() -> Watched:
+    return Watched()
 
 
-def test_a_steady_tunnel_that_stops_is_told_once_in_time():
-    told = observe(steady(), [60] * 12, start=3.5)
-    assert told == [number == 3 for number in range(12)]  # at 5.0 s, two after the last packet
+def test_a_steady_tunnel_that_stops_is_probed_in_time_and_ever_less_often(tunnel):
+    assert tunnel.run(30.0) == []
+    assert tunnel.run(40.0, packets=0) == [2.0, 4.0, 8.0, 16.0, 32.0]
 
 
-def test_a_sparse_tunnel_is_never_told():
-    assert not any(observe(SilenceWatch(SILENCE), [sample // 3 for sample in range(60)]))
+def test_a_tunnel_that_just_began_is_probed_too(tunnel):
+    tunnel.run(PERIOD)
+    assert tunnel.run(3.0, packets=0) == [2.0]
 
 
-def test_a_tunnel_that_just_began_is_not_told():
-    assert not any(observe(SilenceWatch(SILENCE), [0, 10, 20, 20, 20, 20, 20, 20, 20]))
+def test_a_tunnel_that_never_carried_anything_is_left_alone(tunnel):
+    assert tunnel.run(600.0, packets=0) == []
 
 
-def test_a_tunnel_that_flows_again_is_watched_again():
-    watch = steady()
-    assert any(observe(watch, [60] * 6, start=3.5))
-    assert not any(observe(watch, [60 + 10 * sample for sample in range(8)], start=6.5))
-    assert any(observe(watch, [130] * 6, start=10.5))
+def test_one_pause_or_two_change_nothing(tunnel):
+    tunnel.run(10.0)
+    tunnel.run(1.5, packets=0)
+    tunnel.run(1.0)
+    tunnel.run(5.0, packets=0)
+    tunnel.run(1.0)
+    assert tunnel.run(3.0, packets=0) == [2.0]
 
 
-def test_a_counter_that_starts_over_is_no_silence():
-    assert not any(observe(steady(), [0] * 8, start=3.5))
+def test_a_tunnel_that_is_often_silent_is_probed_when_it_is_for_longer(tunnel):
+    assert tunnel.burst(20, 3.0) == [1] * 3 + [0] * 17
+    tunnel.run(PERIOD)
+    assert tunnel.run(8.0, packets=0) == [6.0]  # twice its usual pause
 
 
-def test_a_forgotten_tunnel_starts_over():
-    watch = steady()
-    watch.forget("t")
-    assert not any(observe(watch, [60] * 12, start=3.5))
+def test_a_sparse_tunnel_is_probed_at_last(tunnel):
+    tunnel.burst(5, 60.0)
+    tunnel.run(PERIOD)
+    assert tunnel.run(39.5, packets=0) == [20.0]
 
 
-def test_whether_packets_come_is_known():
-    watch = steady()
-    assert watch.is_flowing("t", 3.5)
-    assert not watch.is_flowing("t", 5.0)
-    assert not watch.is_flowing("other", 3.5)
+def test_pauses_are_forgotten(tunnel):
+    tunnel.burst(10, 3.0)
+    tunnel.run(301.0)
+    assert tunnel.run(3.0, packets=0) == [2.0]
+
+
+def test_our_own_pauses_are_not_those_of_the_tunnel(tunnel):
+    tunnel.run(60.0, period=3.0)  # looked at late: packets came all the time
+    assert tunnel.run(3.0, packets=0) == [2.0]
+
+
+def test_a_question_that_could_not_be_asked_is_due_again(tunnel):
+    tunnel.run(5.0)
+    tunnel.is_deaf = True
+    assert tunnel.run(4.0, packets=0) == [2.0, 2.5, 3.0, 3.5, 4.0]
+
+
+def test_only_the_first_question_of_a_silence_is_news(tunnel):
+    tunnel.run(5.0)
+    tunnel.is_deaf = True
+    tunnel.run(4.0, packets=0)
+    assert [tunnel.watch.probed("t", tunnel.now), tunnel.watch.probed("t", tunnel.now)] == [True, False]
+
+
+def test_a_tunnel_that_flows_again_is_watched_again(tunnel):
+    tunnel.run(5.0)
+    tunnel.run(3.0, packets=0)
+    assert tunnel.run(5.0) == []
+    assert tunnel.run(3.0, packets=0) == [2.0]
+
+
+def test_a_counter_that_starts_over_is_no_silence(tunnel):
+    tunnel.run(5.0)
+    tunnel.packets = -10
+    assert tunnel.run(3.0, packets=0)[:1] == [2.5]
+
+
+def test_a_forgotten_tunnel_starts_over(tunnel):
+    tunnel.run(5.0)
+    tunnel.watch.forget("t")
+    assert tunnel.run(10.0, packets=0) == []
+
+
+def test_memory_is_bounded(tunnel):
+    tunnel.burst(200, 1.5)
+    assert len(tunnel.watch._flows["t"].gaps) <= 16
+
+
+def test_whether_packets_come_is_known(tunnel):
+    tunnel.run(5.0)
+    assert tunnel.watch.is_flowing("t", tunnel.now + 0.5)
+    assert not tunnel.watch.is_flowing("t", tunnel.now + 2.0)
+    assert not tunnel.watch.is_flowing("other", tunnel.now)
 
 
 # Channels -------------------------------------------------------------------------------------------------------------
