@@ -26,7 +26,9 @@ _ETHERTYPE: Final = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
 _MINIMUM_HEADER: Final = {Family.IPV4: 20, Family.IPV6: 40}
 _DRAIN: Final = 64
 _LARGEST_PACKET: Final = 65535
-_RECEIVE_BUFFER: Final = 1 << 20
+_RECEIVE_BUFFER: Final = 16 << 20
+"""Bytes, taken from the kernel only while packets wait: FRR sends a packet a Join, ten thousand in one burst, and says
+one that was lost again only a minute later."""
 
 OnPacket = Callable[[bytes], None]
 """Called with one whole IP packet, link-layer padding removed."""

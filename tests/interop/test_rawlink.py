@@ -270,3 +270,24 @@ def test_pim_hellos_pass_a_pim_link_only():
             link.close()
 
     run_in_own_namespace(scenario)
+
+
+def test_ten_thousand_packets_wait_for_a_busy_loop():
+    """FRR says each Join in a packet of its own."""
+    hello = IPPacket(
+        ip_address("10.0.0.1"), ip_address("224.0.0.13"), 103, bytes((0x20, 0, 0xDF, 0xFF)), ttl=1
+    ).encode()
+
+    async def scenario():
+        make_pair()
+        loop = asyncio.get_running_loop()
+        sender = RawLink(loop, "host", Family.IPV4, lambda _packet: None, LinkProtocol.PIM)
+        pim = RawLink(loop, "router", Family.IPV4, lambda _packet: None, LinkProtocol.PIM)
+        await until(lambda: sender.send(hello) and pim.counters.received)
+        sent = sender.counters.sent
+        assert all(sender.send(hello) for _ in range(10_000))
+        await until(lambda: pim.counters.received >= sent + 10_000, seconds=20.0)
+        for link in (sender, pim):
+            link.close()
+
+    run_in_own_namespace(scenario)
