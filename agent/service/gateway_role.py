@@ -146,11 +146,15 @@ class GatewayRole:
         return self.relays.tunnels
 
     def set_drain(self, enabled: bool) -> None:
-        """Leave every channel while draining, so that another border takes over; take them again afterwards."""
+        """Leave every channel while draining, so that another border takes over; take them again afterwards.
+
+        PIM neighbours are told goodbye first: until then they count on us as their upstream, DR or Assert winner.
+        """
         if enabled == self._is_draining:
             return
         self._is_draining = enabled
         _log.info("drain %s", "begins" if enabled else "ends")
+        self._configure_pim()
         self.control.set_paused(enabled)
 
     def add_join(self, join: JoinRequest) -> tuple[JoinStatus, bool]:
@@ -235,7 +239,7 @@ class GatewayRole:
 
     def _configure_pim(self) -> None:
         """Speak PIM where the configuration says, and hear of sources there."""
-        self.pim.configure(self.configuration, self._families)
+        self.pim.configure(self.configuration, () if self._is_draining else self._families)
         self.pim.watch(self.engine)
 
     def _interface(self, name: str) -> Interface | None:
