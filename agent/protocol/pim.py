@@ -17,7 +17,7 @@ from agent.protocol.pim_downstream import DownstreamTable, DownstreamView
 from agent.protocol.pim_events import AssertChanged, AssertOutcome, BootstrapReceived, PimEvent
 from agent.protocol.pim_hellos import Hellos
 from agent.protocol.pim_neighbors import Greeting, NeighborTable, NeighborView
-from agent.protocol.pim_packet import ALL_PIM_ROUTERS, PimPacket, decode_packet, encode_packet, refusal
+from agent.protocol.pim_packet import ALL_PIM_ROUTERS, KINDS, PimPacket, decode_packet, encode_packet, refusal
 from agent.protocol.pim_rendezvous import Rendezvous
 from agent.protocol.pim_upstream import UpstreamJoins, join_prune_holdtime
 from agent.protocol.wire.errors import WireError
@@ -147,6 +147,18 @@ class PimInterface:
         self._neighbors.set_address(None, ())
         self._neighbors.clear()
 
+    def configure(self, config: PimConfig, now: float) -> None:
+        """Go on with other timers and limits; neighbours and what they joined stay, and hear the news in a Hello.
+
+        (*,G) of groups we are the RP for no longer end.
+        """
+        self._now, self._config = now, config
+        for part in (self._neighbors, self._downstream, self._upstream, self._asserts):
+            part.configure(config)
+        self._rendezvous.set_groups(config.rendezvous_groups)
+        if self._hellos.configure(config) and not self._hellos.due:
+            self._say_hello()
+
     def set_address(self, primary: Address | None, secondaries: Iterable[Address], now: float) -> None:
         """Follow the interface's addresses; goodbye is said from an old primary one (RFC 7761 §4.3.1)."""
         self._now = now
@@ -219,7 +231,7 @@ class PimInterface:
         if reason is not None:
             self._own_refused[reason] += 1
             return
-        self.received[_KINDS[type(received.message)]] += 1
+        self.received[KINDS[type(received.message)]] += 1
         self._dispatch(received, now)
 
     def handle_timer(self, now: float) -> None:
@@ -380,16 +392,6 @@ class PimInterface:
     def _send(self, message: Message) -> None:
         assert self._address is not None
         self._packets.append(encode_packet(message, self._address, ALL_PIM_ROUTERS[self._family]))
-
-
-_KINDS: Final[dict[type[Message], str]] = {
-    Hello: "hello",
-    JoinPrune: "join_prune",
-    Assert: "assert",
-    Register: "register",
-    RegisterStop: "register_stop",
-    Bootstrap: "bootstrap",
-}
 
 
 def _followed(event: AssertChanged) -> Address | None:

@@ -79,6 +79,10 @@ class AssertTable:
 
     # --- what happens
 
+    def configure(self, config: PimConfig) -> None:
+        """Take other times and limits, for what is settled from now on."""
+        self._config = config
+
     def set_forwarding(self, channel: Channel, metric: tuple[int, int] | None, now: float) -> None:
         """Say that packets of the channel can go out here, at this preference and metric, or None that they cannot.
 

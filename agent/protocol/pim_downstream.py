@@ -111,6 +111,14 @@ class DownstreamTable:
     def __len__(self) -> int:
         return self._count
 
+    def configure(self, config: PimConfig) -> None:
+        """Take other limits and RP groups; what was joined stays, save (*,G) that are not ours to serve any more."""
+        self._config = config
+        for group in list(self._groups.values()):
+            if group.rendezvous is not None and not self._is_rendezvous(group.address):
+                for entry in [entry for entry in _entries(group) if entry.rpt or entry.source is None]:
+                    self._move(entry, DownstreamEvent.EXPIRED, None)
+
     def clear(self) -> None:
         """Forget every state; the interest in each ends."""
         for group in self._groups.values():
@@ -225,11 +233,14 @@ class DownstreamTable:
         """Why a (*,G) or (S,G,rpt) does not count, or None."""
         if is_ssm_group(group):
             return "any_source_in_ssm_range"  # RFC 4607 §4.1, RFC 7761 §4.8.1
-        if not any(group in network for network in self._config.rendezvous_groups):
+        if not self._is_rendezvous(group):
             return "not_rendezvous_group"
         if source.wildcard and event is DownstreamEvent.JOIN and source.address not in self.rendezvous_addresses:
             return "other_rendezvous"  # Prune(*,G) counts all the same (§4.5.1)
         return None
+
+    def _is_rendezvous(self, group: Address) -> bool:
+        return any(group in network for network in self._config.rendezvous_groups)
 
     def _apply(self, address: Address, source: EncodedSource, event: DownstreamEvent, message: _Message) -> None:
         group = self._groups.get(address)

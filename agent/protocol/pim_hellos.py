@@ -49,6 +49,12 @@ class Hellos:
         """Whether a Hello is to be said before anything else: none was yet, or a newcomer waits for one."""
         return self._due
 
+    def configure(self, config: PimConfig) -> bool:
+        """Take other settings; whether somebody who knows us has to hear of them."""
+        self._config = config
+        self._timers.cancel(HelloTimer.PERIODIC)  # the Hello that is said now sets it, or the first one
+        return self._known
+
     def start(self, now: float) -> None:
         """Begin a new generation; the first Hello comes within Triggered_Hello_Delay."""
         self._generation_id = self._nonce32()

@@ -101,6 +101,11 @@ class NeighborTable:
         """J/P_Override_Interval in seconds, 0 with a single neighbour (RFC 7761 §4.5.1, §4.5.2)."""
         return self.propagation_delay + self.override_interval if len(self._neighbors) > 1 else 0.0
 
+    def configure(self, config: PimConfig) -> None:
+        """Take another priority, delays and limit; who is there stays."""
+        self._config = config
+        self._settle()
+
     def set_address(self, primary: Address | None, own: Iterable[Address]) -> None:
         """Take part in the election with `primary`; `own` are all addresses of ours, which no neighbour has."""
         self._address, self._own = primary, frozenset(own)

@@ -20,6 +20,16 @@ INTERNETWORK_CONTROL: Final = 0xC0
 
 _UNICAST_TTL: Final = 64
 
+KINDS: Final[dict[type[pim.Message], str]] = {
+    pim.Hello: "hello",
+    pim.JoinPrune: "join_prune",
+    pim.Assert: "assert",
+    pim.Register: "register",
+    pim.RegisterStop: "register_stop",
+    pim.Bootstrap: "bootstrap",
+}
+"""What messages are called in counters."""
+
 
 @dataclass(frozen=True, slots=True)
 class PimPacket:

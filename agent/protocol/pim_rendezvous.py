@@ -65,6 +65,7 @@ class Rendezvous:
         self._groups = tuple(groups)
         self._max_sources = max_sources
         self._registrations: OrderedDict[Channel, _Registration] = OrderedDict()  # that expires first stands first
+        self._sources: dict[Address, set[Address]] = {}  # the same by group
         self._messages: list[OutgoingRegisterStop] = []
         self._events: list[SourceRegistered] = []
 
@@ -72,16 +73,22 @@ class Rendezvous:
         """Follow our addresses."""
         self._addresses = frozenset(addresses)
 
+    def set_groups(self, groups: Iterable[Network]) -> None:
+        """Be the RP of other groups; sources of those we are not the RP of any more are forgotten."""
+        self._groups = tuple(groups)
+        for channel in [channel for channel in self._registrations if not self.is_rendezvous(channel.group)]:
+            self._forget(channel)
+
+    def sources(self, group: Address, now: float) -> list[Address]:
+        """Sources of a group that count as active, by address."""
+        self._drop_expired(now)
+        return sorted(self._sources.get(group, ()), key=int)
+
     def is_rendezvous(self, group: Address) -> bool:
         """Whether we are the RP of `group`; nobody is in the source-specific range (RFC 7761 §4.8)."""
         return not is_ssm_group(group) and any(
             network.version == group.version and group in network for network in self._groups
         )
-
-    def is_active(self, channel: Channel, now: float) -> bool:
-        """Whether a Register told of the source within the keepalive period."""
-        registration = self._registrations.get(channel)
-        return registration is not None and registration.expires > now
 
     def receive(self, register: Register, sender: Address, destination: Address, now: float) -> None:
         """Take a Register that came from `sender` to `destination`.
@@ -125,6 +132,8 @@ class Rendezvous:
                 self._stop(channel, destination, sender)
                 return
             self._registrations[channel] = _Registration(now + KEEPALIVE_PERIOD, sender, now)
+            assert channel.source is not None
+            self._sources.setdefault(channel.group, set()).add(channel.source)
             self._events.append(SourceRegistered(channel))
         else:
             registration.expires = now + KEEPALIVE_PERIOD
@@ -139,7 +148,15 @@ class Rendezvous:
             channel = next(iter(self._registrations))
             if self._registrations[channel].expires > now:
                 return
-            del self._registrations[channel]
+            self._forget(channel)
+
+    def _forget(self, channel: Channel) -> None:
+        assert channel.source is not None
+        del self._registrations[channel]
+        sources = self._sources[channel.group]
+        sources.discard(channel.source)
+        if not sources:
+            del self._sources[channel.group]
 
     def _stop(self, channel: Channel, source: Address, destination: Address) -> None:
         assert channel.source is not None

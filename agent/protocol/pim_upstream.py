@@ -52,6 +52,10 @@ class UpstreamJoins:
         self._queue: dict[Address, dict[Channel, bool]] = {}  # by target; True joins, False prunes
         self._asked: dict[Address, Address | None] = {}  # addresses to ask, and whose they are
 
+    def configure(self, config: PimConfig) -> None:
+        """Take another period, from the next round on; until then the neighbours keep what they were told."""
+        self._config = config
+
     @property
     def holdtime(self) -> int:
         """Holdtime of our Joins, in seconds."""

@@ -94,6 +94,11 @@ class PimLink:
         self._is_there = True
         self.machine.start(loop.time())
 
+    def configure(self, config: PimConfig) -> None:
+        """Go on with other timers and limits; neighbours and what they joined stay."""
+        self.machine.configure(config, self._driver.now)
+        self._driver.flush()
+
     def follow(self, interface: Interface | None) -> bool:
         """Take over the interface's present state: absent, down, or up with an address to speak from.
 

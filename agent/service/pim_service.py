@@ -90,29 +90,27 @@ class PimService:
     def configure(self, config: PimConfig, keys: Iterable[LinkKey], rendezvous_addresses: Iterable[Address]) -> None:
         """Speak PIM on exactly these interfaces, and be the RP at these addresses.
 
-        A change of timers or of what we are the RP for starts every machine anew: neighbours see a new Generation ID
-        and ask again at once.
+        Links that stay go on with other timers and limits: nobody is told goodbye, nothing that was joined ends.
 
         Raises:
             PermissionError: the process lacks CAP_NET_RAW.
+            OSError: an RP address cannot be used.
         """
         wanted, addresses = list(keys), tuple(rendezvous_addresses)
-        is_other = config != self.config or addresses != self._rendezvous_addresses
+        self._configure_rendezvous(addresses if wanted else (), config)
+        is_other = config != self.config
         self.config, self._rendezvous_addresses = config, addresses
         self._metrics.configure((config.assert_preference, config.assert_metric))
-        for key in [key for key in self.links if is_other or key not in wanted]:
+        for key in [key for key in self.links if key not in wanted]:
             self._close_link(key)
-        for interface, family in wanted:
-            if (interface, family) not in self.links:
-                self._open(interface, family)
+        for key in wanted:
+            if key not in self.links:
+                self._open(*key)
+                continue
+            self._tell_rendezvous(self.links[key])
+            if is_other:
+                self.links[key].configure(config)
         self.links = {key: self.links[key] for key in wanted}
-        if is_other and self.rendezvous is not None:
-            self.rendezvous.close()
-            self.rendezvous = None
-        if addresses and self.rendezvous is None and wanted:
-            self.rendezvous = RendezvousPoint(
-                self._loop, addresses, config.rendezvous_groups, self._callbacks.source_met
-            )
 
     def follow(self, name: str) -> None:
         """An interface came, went or changed."""
@@ -180,11 +178,24 @@ class PimService:
             self.rendezvous.close()
             self.rendezvous = None
 
+    def _configure_rendezvous(self, addresses: tuple[Address, ...], config: PimConfig) -> None:
+        if not addresses:
+            if self.rendezvous is not None:
+                self.rendezvous.close()
+                self.rendezvous = None
+        elif self.rendezvous is None:
+            met = self._callbacks.source_met
+            self.rendezvous = RendezvousPoint(self._loop, addresses, config.rendezvous_groups, met)
+        else:
+            self.rendezvous.configure(addresses, config.rendezvous_groups)
+
+    def _tell_rendezvous(self, link: PimLink) -> None:
+        ours = [address for address in self._rendezvous_addresses if address.version == link.family]
+        link.machine.set_rendezvous_addresses(ours)
+
     def _open(self, interface: str, family: Family) -> None:
         link = PimLink(self._loop, interface, family, self.config, self._wishes, self._events, self._open_link)
-        link.machine.set_rendezvous_addresses(
-            address for address in self._rendezvous_addresses if address.version == family
-        )
+        self._tell_rendezvous(link)
         self.links[interface, family] = link
         self._tell_all(link)
         link.follow(self._callbacks.get_interface(interface))

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from agent.protocol.channels import Address, Family
 from agent.protocol.pim_config import PimConfig
 from agent.service.config import Configuration
 from agent.service.config.sections import GatewayMode
+
+_STATES_PER_CHANNEL: Final = 2
+"""States a link's neighbours may make us remember, per channel that can be carried: what is refused is shown too."""
+
+_LEAST_STATES: Final = 1000
 
 
 def pim_config(configuration: Configuration) -> PimConfig:
@@ -21,6 +28,7 @@ def pim_config(configuration: Configuration) -> PimConfig:
         assert_preference=section.assert_preference,
         assert_metric=section.assert_metric,
         max_neighbors=section.neighbor_limit,
+        max_channels=max(_LEAST_STATES, _STATES_PER_CHANNEL * configuration.gateway.channel_limit),
         rendezvous_groups=section.rendezvous_groups,
         forward_bootstrap=section.forward_bootstrap,
     )

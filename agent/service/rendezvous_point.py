@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
-from typing import Final
 
 from agent.net.pim_socket import PimSocket
 from agent.protocol.channels import Address, Channel, Network
@@ -15,8 +14,6 @@ from agent.protocol.wire import pim
 from agent.protocol.wire.errors import WireError
 
 _log = logging.getLogger(__name__)
-
-_GROUPS: Final = 10_000
 
 
 class RendezvousPoint:
@@ -47,23 +44,36 @@ class RendezvousPoint:
         self.refused: Counter[str] = Counter()
         self._loop = loop
         self._on_source = on_source
-        self._known: dict[Address, set[Address]] = {}
         self._sockets: dict[Address, PimSocket] = {}
-        ours = tuple(addresses)
-        self.machine = Rendezvous(ours, groups)
+        self.machine = Rendezvous((), ())
+        self.configure(addresses, groups)
+
+    def configure(self, addresses: Iterable[Address], groups: Iterable[Network]) -> None:
+        """Be the RP of other groups, at other addresses; sources that registered for groups that stay are kept.
+
+        Raises:
+            PermissionError: the process lacks CAP_NET_RAW.
+            OSError: an address cannot be used; then everything is as it was.
+        """
+        wanted = tuple(addresses)
+        opened: dict[Address, PimSocket] = {}
         try:
-            for address in ours:
-                self._sockets[address] = PimSocket(loop, address, self._receive)
+            for address in wanted:
+                if address not in self._sockets:
+                    opened[address] = PimSocket(self._loop, address, self._receive)
         except OSError:
-            self.close()
+            for one in opened.values():
+                one.close()
             raise
+        self._sockets.update(opened)
+        for address in [address for address in self._sockets if address not in wanted]:
+            self._sockets.pop(address).close()
+        self.machine.set_addresses(wanted)
+        self.machine.set_groups(groups)
 
     def sources(self, group: Address) -> list[Address]:
         """Sources of a group that registered and still count as active."""
-        now = self._loop.time()
-        known = self._known.get(group, set())
-        known -= {source for source in known if not self.machine.is_active(Channel(source, group), now)}
-        return sorted(known, key=int)
+        return self.machine.sources(group, self._loop.time())
 
     def close(self) -> None:
         """Stop listening."""
@@ -86,13 +96,5 @@ class RendezvousPoint:
             if self._sockets[answer.source].send(data, answer.destination):
                 self.sent["register_stop"] += 1
         for event in self.machine.events():
-            self._remember(event.channel)
-
-    def _remember(self, channel: Channel) -> None:
-        if channel.source is None:
-            return
-        _log.info("pim source registered channel=%s", channel, extra={"reason": "source_registered"})
-        if channel.group not in self._known and len(self._known) >= _GROUPS:
-            self._known.pop(next(iter(self._known)))
-        self._known.setdefault(channel.group, set()).add(channel.source)
-        self._on_source(channel)
+            _log.info("pim source registered channel=%s", event.channel, extra={"reason": "source_registered"})
+            self._on_source(event.channel)

@@ -37,8 +37,8 @@ def test_source_is_told_and_its_register_stopped() -> None:
     point.receive(registered(), DR, RP, 0.0)
     assert point.messages() == [OutgoingRegisterStop(RegisterStop(GROUP, SOURCE), RP, DR)]
     assert point.events() == [SourceRegistered(CHANNEL)]
-    assert point.is_active(CHANNEL, KEEPALIVE_PERIOD - 1)
-    assert not point.is_active(CHANNEL, KEEPALIVE_PERIOD)
+    assert point.sources(CHANNEL.group, KEEPALIVE_PERIOD - 1) == [CHANNEL.source]
+    assert point.sources(CHANNEL.group, KEEPALIVE_PERIOD) == []
     assert not point.refused
 
 

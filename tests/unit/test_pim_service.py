@@ -47,7 +47,11 @@ class Link:
         self.owner = Owner(InterestKind.PIM, interface)
         self.machine = Machine()
         self.sent = []
+        self.configs = []
         self.closed = False
+
+    def configure(self, config):
+        self.configs.append(config)
 
     def follow(self, _):
         return False
@@ -133,14 +137,19 @@ async def test_a_source_on_a_link_of_ours_is_asked_of_nobody(world):
     assert not any("upstream" in call[0] for call in link(world, "lan0").machine.calls)
 
 
-async def test_other_timers_start_every_link_anew_and_tell_it_what_is_joined(world):
-    world.service.join(CHANNEL, NativeUpstream("lan0", ROUTER))
-    old = link(world, "lan0")
+async def test_other_timers_reach_every_link_and_close_none(world):
+    before = dict(world.service.links)
     world.service.configure(PimConfig(), world.keys, ())
-    assert link(world, "lan0") is old
     world.service.configure(PimConfig(hello_interval=5.0), world.keys, ())
-    assert old.closed
-    assert ("join_upstream", CHANNEL, ROUTER) in link(world, "lan0").machine.calls
+    assert world.service.links == before
+    assert not any(each.closed for each in before.values())
+    assert [each.configs for each in before.values()] == [[PimConfig(hello_interval=5.0)]] * 2
+
+
+async def test_a_link_that_is_new_is_told_what_is_joined(world):
+    world.service.join(CHANNEL, NativeUpstream("lan2", ROUTER))
+    world.service.configure(PimConfig(), [*world.keys, ("lan2", Family.IPV4)], ())
+    assert ("join_upstream", CHANNEL, ROUTER) in link(world, "lan2").machine.calls
 
 
 async def test_neighbours_that_change_together_are_told_once(world):
