@@ -48,12 +48,14 @@ class TapSettings:
         addresses: addresses to assign; others the device has stay.
         mtu: octets.
         segmentation: False keeps to one packet a write even where the kernel could segment.
+        queue: packets out of the interface that wait for whoever reads the device.
     """
 
     name: str = "amt0"
     addresses: tuple[IPv4Interface | IPv6Interface, ...] = ()
     mtu: int = _LARGEST_MTU
     segmentation: bool = True
+    queue: int = 1000
 
 
 class Tap:
@@ -134,7 +136,7 @@ class Tap:
         if link.get_attr("IFLA_ADDRESS") != self.hardware_address:
             route.link("set", index=index, address=self.hardware_address)
         mtu = min(self.settings.mtu, int(link.get_attr("IFLA_MAX_MTU") or _LARGEST_MTU))
-        route.link("set", index=index, mtu=mtu, state="up")
+        route.link("set", index=index, mtu=mtu, txqlen=self.settings.queue, state="up")
         self.details["mtu"] = str(mtu)
         for address in self.settings.addresses:
             _add_address(route, index, address)

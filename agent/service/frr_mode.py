@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Interface, IPv6Interface
+from typing import Final
 
 from pyroute2 import IPRoute, NetlinkError
 
@@ -22,13 +23,17 @@ from agent.net.unicast_rules import UnicastRules
 from agent.protocol.channels import Family
 from agent.service.config import Configuration, GatewayMode
 
+_QUEUE: Final = 16_384
+"""Packets on the tunnel interface: FRR says each new Join in one of its own, ten thousand in a burst."""
+
 
 def tap_settings(configuration: Configuration) -> TapSettings:
     """What the tunnel interface should be in either mode."""
     gateway = configuration.gateway
     is_beside_frr = gateway.mode is GatewayMode.FRR
     addresses = configuration.frr.router_address if is_beside_frr else gateway.tunnel_addresses
-    return TapSettings(name=gateway.tunnel_interface, addresses=addresses)
+    settings = TapSettings(name=gateway.tunnel_interface, addresses=addresses)
+    return replace(settings, queue=_QUEUE) if is_beside_frr else settings
 
 
 def wish_interfaces(configuration: Configuration) -> tuple[str, ...]:
