@@ -99,13 +99,24 @@ class Policy:
         self._expected = expected
         self._per_neighbor: dict[Asker, int] = {}
         self._reserved: dict[Channel, float] = {}
+        self._reserved_in_all = 0.0
         self._holders: dict[Channel, int] = {}
         self._tokens: dict[Asker, tuple[float, float]] = {}
 
     @property
     def committed(self) -> float:
         """Bits per second in use: what is measured, or what the carried channels announced if that is more."""
-        return max(self.measured, sum(self._reserved.values()))
+        return max(self.measured, self._reserved_in_all)
+
+    @property
+    def count(self) -> int:
+        """Channels taken up, each once."""
+        return len(self._holders)
+
+    @property
+    def asks_for_neighbors(self) -> bool:
+        """Whether what one PIM neighbour may not have another one on its link may."""
+        return any(rule.neighbors for rule in self.config.rules) or bool(self.config.channels_per_neighbor)
 
     def permits(self, channel: Channel, asker: Asker) -> bool:
         """What the rules say."""
@@ -126,7 +137,7 @@ class Policy:
         tokens = self._tokens_of(asker, now)
         if tokens < 1:
             return Refusal.JOIN_RATE
-        if not self._room(channel):
+        if channel not in self._holders and not self._room(channel):
             return Refusal.CHANNEL_LIMIT
         if self.config.joins_per_second:
             self._tokens[asker] = (tokens - 1, now)
@@ -152,7 +163,9 @@ class Policy:
             self._holders[channel] = holders
         else:
             self._holders.pop(channel, None)
-            self._reserved.pop(channel, None)
+            self._reserved_in_all -= self._reserved.pop(channel, 0.0)
+            if not self._reserved:
+                self._reserved_in_all = 0.0  # whatever rounding left
 
     def _lacks_bandwidth(self, channel: Channel) -> Refusal | None:
         limit = self.config.bandwidth
@@ -169,6 +182,7 @@ class Policy:
         self._holders[channel] = self._holders.get(channel, 0) + 1
         if self.config.bandwidth and channel not in self._reserved and (needed := self._expected(channel)):
             self._reserved[channel] = needed
+            self._reserved_in_all += needed
 
     def _tokens_of(self, asker: Asker, now: float) -> float:
         """What is left in an asker's token bucket."""

@@ -5,7 +5,7 @@ Native sources met when nobody wanted them are kept beside it for a while.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import Final
@@ -52,12 +52,14 @@ class ChannelLedger:
     def __init__(self) -> None:
         self._records: dict[Channel, ChannelRecord] = {}
         self._awaited: dict[Channel, float] = {}
+        self._promised: set[Channel] = set()
 
     def __len__(self) -> int:
         return len(self._records)
 
     def open(self, channel: Channel, now: float) -> None:
         """Begin a record; an open one goes on."""
+        self._promised.discard(channel)
         if channel not in self._records:
             self._records[channel] = ChannelRecord(now)
             self._awaited[channel] = now
@@ -66,6 +68,18 @@ class ChannelLedger:
         """End a record."""
         self._records.pop(channel, None)
         self._awaited.pop(channel, None)
+
+    def promise(self, channels: Iterable[Channel], limit: int) -> bool:
+        """Keep room for channels that may be opened soon; False when that were more than `limit` in all."""
+        new = {channel for channel in channels if channel not in self._records and channel not in self._promised}
+        if new and len(self._records) + len(self._promised) + len(new) > limit:
+            return False
+        self._promised |= new
+        return True
+
+    def drop_promises(self) -> None:
+        """Whatever was promised and not opened will not be."""
+        self._promised.clear()
 
     def get(self, channel: Channel) -> ChannelRecord | None:
         """The record of a channel, None when it is not wanted."""

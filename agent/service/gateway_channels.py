@@ -13,7 +13,7 @@ from typing import Final
 
 from agent.dataplane.engine import DUPLICATE_WINDOW, Engine, EngineError, Traffic
 from agent.protocol.channels import Address, Channel, Filter
-from agent.protocol.upstream import Upstream
+from agent.protocol.upstream import NativeUpstream, Upstream
 from agent.service.channel_asked import Joiner, NobodyToJoin, TunnelMemberships, UpstreamRequests
 from agent.service.channel_ledger import ChannelLedger, HeardSources
 from agent.service.channel_moves import ChannelMoves, Move, feed_of, needs_move
@@ -57,6 +57,7 @@ class ChannelControl:
         unserved: channels nothing brings.
         refused: channels the engine does not forward, and why.
         sent: what was forwarded out of each interface; it never goes back, and is at most a sample old.
+        native_bytes: what native channels brought, each byte once; as old as that.
         on_sample: called once a slow sample.
         on_group_applied: called with each group that was planned again, and its plan.
         explain_unserved: says why nothing brings a channel.
@@ -74,6 +75,7 @@ class ChannelControl:
         self.unserved: set[Channel] = set()
         self.refused: dict[Channel, str] = {}
         self.sent: dict[str, Traffic] = {}
+        self.native_bytes = 0
         self.on_sample: Callable[[], None] = lambda: None
         self.on_group_applied: Callable[[Address, GroupPlan], None] = lambda _group, _plan: None
         self.explain_unserved: Callable[[Channel], str] = lambda _channel: "no_relay"
@@ -91,7 +93,6 @@ class ChannelControl:
         self._is_pending = False
         self._is_paused = False
         self._is_closed = False
-        self._promised = 0
         self._swept = 0
         self._slow: asyncio.TimerHandle | None = loop.call_later(SLOW_SAMPLE, self._sample_all)
         self._fast: asyncio.TimerHandle | None = None
@@ -111,11 +112,7 @@ class ChannelControl:
 
         What was promised and is not applied yet counts, so that a burst of reports does not exceed the limit.
         """
-        count = sum(1 for channel in channels if self.ledger.get(channel) is None)
-        if count and len(self.ledger) + self._promised + count > limit:
-            return False
-        self._promised += count
-        return True
+        return self.ledger.promise(channels, limit)
 
     def apply(self) -> None:
         """Apply changed groups now; when they are many, the rest in the loop's next turns."""
@@ -128,7 +125,7 @@ class ChannelControl:
         if self._changed:
             self.changed()
         else:
-            self._promised = 0
+            self.ledger.drop_promises()
 
     def new_source(self, channel: Channel, _tunnel: str) -> None:
         """The engine met a source that any-source interest brought: forward it from now on, at once."""
@@ -304,6 +301,8 @@ class ChannelControl:
         if moved is None:
             return
         route = (plan or self.plan(channel.group)).routes.get(channel)
+        if route is not None and isinstance(route.upstream, NativeUpstream):
+            self.native_bytes += moved.bytes
         for interface in route.interfaces if route is not None else ():
             sent = self.sent.setdefault(interface, Traffic())
             sent.packets += moved.packets

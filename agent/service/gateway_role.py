@@ -39,6 +39,7 @@ from agent.service.port import RefusedError
 from agent.service.port_store import PortStore
 from agent.service.relay_directory import RelayDirectory
 from agent.service.tunnel import Tunnel
+from agent.service.unserved import NO_RELAY, PENDING, UNUSABLE
 from agent.tree import Tree
 
 _log = logging.getLogger(__name__)
@@ -263,7 +264,9 @@ class GatewayRole:
             self.control.new_source(channel, tunnel)
 
     def _has_room(self, channel: Channel) -> bool:
-        return self.control.has_room([channel], self.configuration.gateway.channel_limit)
+        """Whether one more channel may be wanted; those asked for count while we are no DR, or drain, all the same."""
+        limit = self.configuration.gateway.channel_limit
+        return self.admission.policy.count < limit and self.control.has_room([channel], limit)
 
     def _policy(self) -> Policy:
         return Policy(self._policed, self._has_room, self._expected_bandwidth)
@@ -275,12 +278,13 @@ class GatewayRole:
         asked = self.configuration.discovery
         return await find_services(name, asked.resolvers, asked.resolver_port, asked.query_timeout)
 
-    def _metadata_came(self, _: Channel) -> None:
-        self.admission.retry()
+    def _metadata_came(self, channel: Channel) -> None:
+        self.admission.retry_channel(channel)
 
     def _measure(self) -> None:
-        """Tell the policy what bandwidth is in use, by what came through the tunnels since the last sample."""
-        now, counted = self._loop.time(), sum(traffic.bytes for traffic in self.engine.tunnel_traffic().values())
+        """Tell the policy what bandwidth is in use, by what came through tunnels and natively since the last sample."""
+        through_tunnels = sum(traffic.bytes for traffic in self.engine.tunnel_traffic().values())
+        now, counted = self._loop.time(), through_tunnels + self.control.native_bytes
         since, before = self._counted_bytes
         if now > since:
             self.admission.policy.measured = max(counted - before, 0) * 8 / (now - since)
@@ -289,11 +293,11 @@ class GatewayRole:
     def _why_unserved(self, channel: Channel) -> str:
         """Why nothing brings a wanted channel; asking is a sign of interest, which a wanted channel is anyway."""
         if channel.source is None or not self.discovery.is_enabled:
-            return "no_relay"
+            return NO_RELAY
         answer = self.discovery.lookup(channel.source)
         if answer is None:
-            return "discovery: pending"
-        return "no_relay" if answer.outcome is Outcome.FOUND else f"discovery: {answer.outcome.value}"
+            return PENDING
+        return UNUSABLE if answer.outcome is Outcome.FOUND else f"discovery: {answer.outcome.value}"
 
     def _unknown_source(self, channel: Channel, interface: str) -> None:
         if self.admission.permits_source(channel) and self._has_room(channel):

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agent.protocol.channels import NOTHING, Channel, Filter, FilterMode
 from agent.protocol.policy import Policy, PolicyConfig, Refusal, Rule
-from agent.service.admission import AdmissionControl
+from agent.service.admission import RETRIED_AT_ONCE, AdmissionControl
 from agent.tree import InterestKind, Owner, Tree
 
 GROUP = ip_address("232.1.1.1")
@@ -95,6 +95,83 @@ def test_sources_met_by_any_source_interest_obey_the_rules():
     assert desk.control.permits_source(Channel(ONE, ANY))
     assert not desk.control.permits_source(Channel(TWO, ANY))
     assert not desk.control.permits_source(Channel(ONE, GROUP))
+
+
+def test_sources_of_a_group_an_operator_joined_are_judged_by_no_rule():
+    desk = Desk(PolicyConfig(allow_by_default=False))
+    for kind in (InterestKind.STATIC, InterestKind.API):
+        assert not desk.control.permits_source(Channel(ONE, ANY))
+        desk.tree.set_interest(Owner(kind, "eth1"), ANY, Filter.exclude())
+        assert desk.control.permits_source(Channel(ONE, ANY))
+        desk.tree.set_interest(Owner(kind, "eth1"), ANY, NOTHING)
+
+
+def many(count):
+    return Filter.include(ONE + number for number in range(count))
+
+
+def test_however_many_sources_of_a_group_wait_a_sample_looks_at_so_many():
+    desk = Desk(room=lambda _: False)
+    desk.wish(many(3000))
+    seen = []
+    desk.control.policy._room = lambda channel: seen.append(channel.source) or len(seen) > 3000
+    for sample in range(1, 4):
+        desk.control.retry()
+        assert len(seen) == sample * RETRIED_AT_ONCE
+    assert len(set(seen)) == 3000
+    assert desk.control.counts == {"channel_limit": 3000}
+    for _ in range(3):
+        desk.control.retry()
+    assert desk.tree.interest(HOSTS, GROUP) == many(3000)
+    assert desk.reasons() == desk.control._waiting == {}
+
+
+def test_new_rules_reach_all_that_was_refused_sample_by_sample():
+    desk = Desk(PolicyConfig(allow_by_default=False))
+    desk.wish(many(2500))
+    desk.control.reconfigure(Policy(PolicyConfig()))
+    assert len(desk.tree.interest(HOSTS, GROUP).sources) == RETRIED_AT_ONCE
+    desk.control.retry()
+    desk.control.retry()
+    assert desk.tree.interest(HOSTS, GROUP) == many(2500)
+
+
+def test_new_limits_begin_with_what_is_measured():
+    desk = Desk(PolicyConfig(bandwidth=1e6))
+    desk.control.policy.measured = 3e6
+    desk.control.reconfigure(Policy(PolicyConfig(bandwidth=2e6)))
+    desk.wish(Filter.include((ONE,)))
+    assert desk.reasons() == {ONE: Refusal.BANDWIDTH}
+
+
+def test_a_channel_of_which_something_came_to_light_is_looked_at_alone():
+    known = {}
+    desk = Desk(PolicyConfig(bandwidth=1e6), expected=lambda channel: known.get(channel.source))
+    desk.wish(Filter.include((ONE, TWO)))
+    known[TWO] = 1e3
+    desk.control.retry_channel(Channel(TWO, GROUP))
+    assert desk.tree.interest(HOSTS, GROUP) == Filter.include((TWO,))
+    desk.control.retry_channel(Channel(TWO, GROUP))
+    desk.control.retry_channel(Channel(THREE, ANY))
+    assert desk.reasons() == {ONE: Refusal.METADATA_PENDING}
+    known[ONE] = 0.0
+    desk.control.retry()
+    assert desk.tree.interest(HOSTS, GROUP) == Filter.include((ONE, TWO))
+
+
+def test_one_neighbour_that_may_not_have_a_channel_keeps_it_from_no_other():
+    denied, allowed = ip_address("10.20.0.2"), ip_address("10.20.0.3")
+    desk = Desk(PolicyConfig((Rule(allow=False, neighbors=(ip_network("10.20.0.2/32"),)),)))
+    router = Owner(InterestKind.PIM, "eth1")
+    last = [denied]
+    desk.control.wish(router, GROUP, Filter.include((ONE,)), lambda _: last[0])
+    assert list(desk.control.refused_to(Channel(ONE, GROUP))) == [(router, denied)]
+    desk.control.retry()
+    assert desk.tree.interest(router, GROUP) == NOTHING
+    last[0] = allowed
+    desk.control.retry()
+    assert desk.tree.interest(router, GROUP) == Filter.include((ONE,))
+    assert list(desk.control.refused_to(Channel(ONE, GROUP))) == []
 
 
 def test_new_rules_end_what_they_deny_and_keep_the_rest_whatever_the_limits():

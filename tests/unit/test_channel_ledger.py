@@ -6,6 +6,7 @@ from agent.protocol.channels import Channel
 from agent.service.channel_ledger import (
     HEARD_KEPT,
     HEARD_TIME,
+    ChannelLedger,
     HeardSources,
 )
 
@@ -38,3 +39,16 @@ def test_heard_sources_are_bounded():
     for channel in channels:
         heard.add(channel, "lan0", 0.0)
     assert [channel for channel, _ in heard.take(GROUP, 0.0)] == channels[10:]
+
+
+def test_room_that_was_promised_is_taken_once_by_each_channel():
+    ledger = ChannelLedger()
+    one, two, three = many(3)
+    assert ledger.promise([one, two], 2)
+    assert ledger.promise([one], 2)
+    assert not ledger.promise([three], 2)
+    ledger.open(one, 0.0)
+    assert not ledger.promise([three], 2)
+    ledger.drop_promises()
+    assert ledger.promise([three, one], 2)
+    assert not ledger.promise([two], 2)

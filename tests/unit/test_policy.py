@@ -78,6 +78,17 @@ def test_the_agents_own_limit_is_told_apart():
     assert Policy(PolicyConfig(), room=lambda _: False).take(channel(), HOSTS, 0.0) is Refusal.CHANNEL_LIMIT
 
 
+def test_a_channel_that_somebody_has_takes_no_more_room():
+    policy = Policy(PolicyConfig(), room=lambda _: policy.count < 1)
+    assert policy.take(channel(1), HOSTS, 0.0) is None
+    assert policy.take(channel(1), ROUTER, 0.0) is None
+    assert policy.take(channel(2), HOSTS, 0.0) is Refusal.CHANNEL_LIMIT
+    policy.release(channel(1), HOSTS)
+    assert policy.take(channel(2), HOSTS, 0.0) is Refusal.CHANNEL_LIMIT
+    policy.release(channel(1), ROUTER)
+    assert policy.take(channel(2), HOSTS, 0.0) is None
+
+
 def test_measured_bandwidth_stops_new_channels_but_not_those_carried():
     policy = Policy(PolicyConfig(bandwidth=10e6))
     assert policy.take(channel(1), HOSTS, 0.0) is None

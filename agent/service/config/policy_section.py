@@ -49,11 +49,12 @@ class PolicySection(Section):
     )
     bandwidth: Annotated[float, Field(strict=True, ge=0)] = Field(
         default=0.0,
-        description="Bits per second carried in all, measured; new channels are refused while it is reached. "
-        "0: no limit.",
+        description="Bits per second carried in all, through tunnels (each copy of live-live counts) and natively, "
+        "measured once a second; new channels are refused while it is reached. 0: no limit.",
     )
     use_metadata: Flag = Field(
         default=False,
-        description="Ask the source's DORMS server for a channel's bandwidth (CBACC) and reserve it before the join.",
+        description="Ask the source's DORMS server for a channel's bandwidth (CBACC) and reserve it before the join; "
+        "without `bandwidth` nobody is asked.",
     )
     rule: tuple[PolicyRule, ...] = Field(default=(), description="Rules, in order.")
