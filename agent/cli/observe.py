@@ -86,10 +86,11 @@ def tunnels(client: AgentClient, state: str | None, address: str | None, limit: 
     if as_json:
         print_json(found)
         return
-    headers = ["RELAY", "GATEWAY", "STATE", "UP", ">LAST QUERY", ">CHANNELS", ">PACKETS", ">BYTES", "NOTE"]
+    headers = ["RELAY", "ORIGIN", "GATEWAY", "STATE", "UP", ">LAST QUERY", ">CHANNELS", ">PACKETS", ">BYTES", "NOTE"]
     rows = [
         (
             endpoint(row["relay_address"] or row["discovery_address"], row["relay_port"]),
+            row["origin"],
             endpoint(
                 row["gateway_address"] or row["local_address"],
                 row["gateway_port"] if row["gateway_address"] else row["local_port"],
@@ -100,12 +101,17 @@ def tunnels(client: AgentClient, state: str | None, address: str | None, limit: 
             count(row["channels"]),
             count(row["packets"]),
             size(row["bytes"]),
-            ", ".join(filter(None, ("L flag" if row["limited"] else "", row["last_error"]))),
+            _tunnel_note(row),
         )
         for row in found["items"]
     ]
     print_table(headers, rows, "no tunnels")
     _say_more(found)
+
+
+def _tunnel_note(row: dict[str, Any]) -> str:
+    held = f"held down for {until(row['held_until'])}: {row['hold_reason']}" if row["held_until"] else row["last_error"]
+    return ", ".join(filter(None, ("L flag" if row["limited"] else "", "live-live" if row["live_live"] else "", held)))
 
 
 @click.command()

@@ -9,12 +9,21 @@ from agent.protocol.channels import Address, Channel, FilterMode
 from agent.protocol.upstream import NativeUpstream, TunnelUpstream, Upstream
 from agent.service.clock import Clock
 from agent.service.gateway_role import GatewayRole
-from agent.service.model import AssertState, ChannelStatus, Interest, InterestKind, UpstreamKind
+from agent.service.model import (
+    AssertState,
+    CandidateStatus,
+    ChannelStatus,
+    Interest,
+    InterestKind,
+    RelayOrigin,
+    UpstreamKind,
+)
 from agent.service.pim_views import PimViews
 from agent.tree import InterestKind as OwnerKind
 from agent.tree import Owner, tunnels_of
 
 _LISTED = 64
+_LISTED_CANDIDATES = 16
 
 
 class ChannelViews:
@@ -59,6 +68,7 @@ class ChannelViews:
             outgoing_interfaces=sorted(outgoing) if upstream is not None else [],
             tunnels=list(tunnels[:_LISTED]),
             tunnel_count=len(tunnels),
+            candidates=[] if isinstance(upstream, NativeUpstream) else self._candidates(channel),
             packets=traffic.packets,
             bytes=traffic.bytes,
             last_packet_age=self._clock.age(record.last_moved),
@@ -66,6 +76,19 @@ class ChannelViews:
             asserts=self._pim.asserts(channel),
             reason=self._role.control.reason(channel),
         )
+
+    def _candidates(self, channel: Channel) -> list[CandidateStatus]:
+        return [
+            CandidateStatus(
+                id=item.name,
+                origin=RelayOrigin(item.origin),
+                preference=item.preference,
+                established=item.established,
+                held=item.held,
+                used=item.used,
+            )
+            for item in self._role.relays.candidates(channel)[:_LISTED_CANDIDATES]
+        ]
 
     def _without_record(self, channel: Channel, reason: str) -> ChannelStatus:
         interests = self._interests(channel)

@@ -23,12 +23,14 @@ from agent.service.model import (
     NeighborStatus,
     Problem,
     QuerierStatus,
+    RelayOrigin,
     Severity,
     TunnelState,
     TunnelStatus,
 )
 from agent.service.pim_views import PimViews
 from agent.service.tunnel import Tunnel
+from agent.service.unserved import unserved_problems
 
 _TUNNEL_STATES = {
     State.STOPPED: TunnelState.CLOSED,
@@ -159,14 +161,7 @@ class GatewayViews:
 
     def _channel_problems(self) -> Iterator[Problem]:
         control = self._role.control
-        if control.unserved:
-            yield Problem(
-                code="channels_unserved",
-                severity=Severity.ERROR,
-                message=f"No configured relay has sources that cover {len(control.unserved)} channels; "
-                "add one to [[gateway.relay]].",
-                subject=str(next(iter(control.unserved))),
-            )
+        yield from unserved_problems(control.unserved, control.explain_unserved)
         for channel, reason in list(control.refused.items())[:1]:
             yield Problem(
                 code="channels_not_forwarded",
@@ -202,6 +197,7 @@ class GatewayViews:
         relay = machine.relay
         seen = machine.gateway_address
         target = relay.address if relay is not None else tunnel.settings.gateway.address
+        known = self._role.relays.view(tunnel.name)
         return TunnelStatus(
             id=tunnel.name,
             state=_TUNNEL_STATES[machine.state],
@@ -220,6 +216,10 @@ class GatewayViews:
             packets=traffic.packets,
             bytes=traffic.bytes,
             last_error=tunnel.last_error,
+            origin=RelayOrigin(known.origin),
+            held_until=self._clock.utc_or_none(known.held_until),
+            hold_reason=known.reason,
+            live_live=known.live_live,
         )
 
     def _queriers(self, interface: str) -> list[QuerierStatus]:

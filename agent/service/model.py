@@ -152,6 +152,15 @@ class AgentStatus(Resource):
     problems: list[Problem] = Field(default_factory=list, description="What an operator should look at now.")
 
 
+class RelayOrigin(Enum):
+    """Who named a relay."""
+
+    CONFIGURED = "configured"
+    DRIAD = "driad"
+    DNS_SD = "dns-sd"
+    ANYCAST = "anycast"
+
+
 class TunnelStatus(Resource):
     """One tunnel: one gateway endpoint at one relay."""
 
@@ -185,6 +194,18 @@ class TunnelStatus(Resource):
     packets: int = Field(default=0, ge=0, description="Multicast packets received (gateway) or sent (relay).")
     bytes: int = Field(default=0, ge=0, description="Bytes of those packets, inner IP header included.")
     last_error: str | None = Field(default=None, description="Why the tunnel was last lost; null when it never was.")
+    origin: RelayOrigin | None = Field(
+        default=None, description="The configuration, or the discovery method that found it; null in the relay role."
+    )
+    held_until: datetime | None = Field(
+        default=None, description="Until when the relay is passed over while another one serves (UTC); null: it is not."
+    )
+    hold_reason: str | None = Field(
+        default=None, description="Why it is passed over, such as `request_unanswered`; null when it is not."
+    )
+    live_live: bool = Field(
+        default=False, description="Whether it brings a channel that another relay brings at the same time."
+    )
 
 
 class Interest(Resource):
@@ -204,6 +225,17 @@ class AssertStatus(Resource):
     interface: str = Field(description="Interface onto that link.")
     state: AssertState = Field(description="`winner`: we forward; `loser`: another router does.")
     winner: AnyAddress | None = Field(default=None, description="The router that forwards.")
+
+
+class CandidateStatus(Resource):
+    """One relay that serves a channel."""
+
+    id: str = Field(description="Name of its first tunnel, which may not be open.")
+    origin: RelayOrigin = Field(description="The configuration, or the discovery method that found it.")
+    preference: int = Field(ge=0, description="Less is better; nothing moves between equals.")
+    established: bool = Field(description="Whether it answers.")
+    held: bool = Field(description="Whether it is passed over, because it failed.")
+    used: bool = Field(description="Whether it brings the channel.")
 
 
 class ChannelStatus(Resource):
@@ -229,6 +261,9 @@ class ChannelStatus(Resource):
         description="Tunnels that feed it (gateway) or carry it (relay); at most 64, `tunnel_count` counts all.",
     )
     tunnel_count: int = Field(default=0, ge=0, description="How many tunnels there are.")
+    candidates: list[CandidateStatus] = Field(
+        default_factory=list, description="Relays that serve it, most preferred first, at most 16; empty if native."
+    )
     packets: int = Field(default=0, ge=0, description="Packets forwarded (one a packet, however many interfaces).")
     bytes: int = Field(default=0, ge=0, description="Bytes of those packets, IP header included.")
     last_packet_age: float | None = Field(
