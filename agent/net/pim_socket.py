@@ -10,6 +10,7 @@ from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Final
 
+from agent.net.rawlink import DRAIN_SECONDS
 from agent.net.socket_options import set_receive_buffer
 from agent.protocol.channels import Address
 
@@ -75,8 +76,9 @@ class PimSocket:
             self._socket.close()
 
     def _drain(self) -> None:
+        until = self._loop.time() + DRAIN_SECONDS
         for _ in range(_DRAIN):
-            if self._socket.fileno() < 0:  # closed by what on_message did
+            if self._socket.fileno() < 0 or self._loop.time() > until:  # it may be closed by what on_message did
                 return
             try:
                 data, sender = self._socket.recvfrom(_LARGEST_PACKET)

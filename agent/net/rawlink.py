@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 import struct
 from collections.abc import Callable
@@ -18,6 +19,8 @@ from agent.net.rawlink_filter import LinkProtocol, link_filter
 from agent.net.socket_options import attach_filter, set_receive_buffer
 from agent.protocol.channels import Family
 
+_log = logging.getLogger(__name__)
+
 _SOL_PACKET: Final = 263
 _PACKET_ADD_MEMBERSHIP: Final = 1
 _PACKET_IGNORE_OUTGOING: Final = 23  # since Linux 4.20; the filter refuses PACKET_OUTGOING too
@@ -25,6 +28,8 @@ _PACKET_MR_ALLMULTI: Final = 2
 _ETHERTYPE: Final = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
 _MINIMUM_HEADER: Final = {Family.IPV4: 20, Family.IPV6: 40}
 _DRAIN: Final = 64
+DRAIN_SECONDS: Final = 0.005
+"""Once a link has taken packets for so long the loop has its turn: a flood of Joins must not keep data waiting."""
 _LARGEST_PACKET: Final = 65535
 _RECEIVE_BUFFER: Final = 16 << 20
 """Bytes, taken from the kernel only while packets wait: FRR sends a packet a Join, ten thousand in one burst, and says
@@ -158,8 +163,9 @@ class RawLink:
         self._socket, self._index = link, index
 
     def _drain(self) -> None:
+        until = self._loop.time() + DRAIN_SECONDS
         for _ in range(_DRAIN):
-            if self._socket is None:  # closed by what on_packet did
+            if self._socket is None or self._loop.time() > until:  # it may be closed by what on_packet did
                 return
             try:
                 packet = self._socket.recv(_LARGEST_PACKET)
@@ -173,7 +179,16 @@ class RawLink:
                 self.counters.receive_errors += 1
                 continue
             self.counters.received += 1
-            self._on_packet(without_padding(packet))
+            deliver(self._on_packet, packet, self.counters)
+
+
+def deliver(on_packet: OnPacket, packet: bytes, counters: RawLinkCounters) -> None:
+    """Hand on a packet without its padding; whatever it does to its taker, the next one is taken."""
+    try:
+        on_packet(without_padding(packet))
+    except Exception:  # noqa: BLE001 - anybody on the link can send it again and again
+        counters.receive_errors += 1
+        _log.warning("packet not processed packet=%s", packet[:64].hex(), exc_info=True, extra={"reason": "packet"})
 
 
 def multicast_mac(packet: bytes) -> bytes:

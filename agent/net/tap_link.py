@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Final
 
-from agent.net.rawlink import OnPacket, RawLinkCounters, multicast_mac, without_padding
+from agent.net.rawlink import DRAIN_SECONDS, OnPacket, RawLinkCounters, deliver, multicast_mac
 from agent.net.rawlink_filter import LinkProtocol
 from agent.net.tap import VIRTIO_HEADER_SIZE, Tap, hardware_address_for
 from agent.net.tap_frames import (
@@ -127,8 +127,9 @@ class TapNeighbor:
 
     def _drain(self) -> None:
         """Take a bounded number of frames, so that a daemon forwarding in a loop does not stop the others' work."""
+        until = self._loop.time() + DRAIN_SECONDS
         for _ in range(_DRAIN):
-            if self._fd < 0:  # closed by what a packet did
+            if self._fd < 0 or self._loop.time() > until:  # it may be closed by what a packet did
                 return
             try:
                 data = os.read(self._fd, _LARGEST_FRAME)
@@ -223,7 +224,7 @@ class TapLink:
     def deliver(self, packet: bytes) -> None:
         """Take a packet that came out of the device."""
         self.counters.received += 1
-        self._on_packet(without_padding(packet))
+        deliver(self._on_packet, packet, self.counters)
 
     def close(self) -> None:
         """Stop delivering; `reopen()` starts again."""

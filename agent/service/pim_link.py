@@ -33,6 +33,8 @@ from agent.tree import InterestKind, Owner
 
 _log = logging.getLogger(__name__)
 
+_HEADER = 20
+
 
 class Wishes(Protocol):
     """Takes what is wanted downstream, as agent.service.admission does."""
@@ -157,7 +159,7 @@ class PimLink:
         return self.link.send(encode_packet(message, source, destination))
 
     def _receive(self, packet: bytes) -> None:
-        if not _is_multicast(packet):  # what is sent to us alone comes through the rendezvous point's own sockets
+        if _is_unicast(packet):  # what is sent to us alone comes through the rendezvous point's own sockets
             return
         self.machine.receive_packet(packet, self._driver.now)
         self._driver.flush()
@@ -219,6 +221,8 @@ class PimLink:
         self._membership, self._member_of = None, 0
 
 
-def _is_multicast(packet: bytes) -> bool:
-    """Whether a whole IP packet goes to a group."""
-    return packet[16] >> 4 == 0xE if packet[0] >> 4 == Family.IPV4 else packet[24] == 0xFF
+def _is_unicast(packet: bytes) -> bool:
+    """Whether an IP packet goes to no group; one too short to tell is the machine's to refuse."""
+    if len(packet) < _HEADER:
+        return False
+    return packet[16] >> 4 != 0xE if packet[0] >> 4 == Family.IPV4 else packet[24:25] != b"\xff"
