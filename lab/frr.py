@@ -1,4 +1,4 @@
-"""FRR in the lab's namespaces: zebra, staticd and pimd of Debian, with every file in a directory of their own.
+"""FRR in the lab's namespaces: zebra, staticd, pimd and pim6d, with every file in a directory of their own.
 
 The daemons start without a configuration and are given it by vtysh, as Debian's FRR does at boot.
 """
@@ -11,24 +11,25 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
 from lab import topology
+from lab.frr_installation import DAEMONS, FrrInstallation
 from lab.namespaces import Lab, LabError, in_namespace, stop, wait_until
 from lab.topology import Topology
 
-DAEMON_DIRECTORY: Final = Path("/usr/lib/frr")
-DAEMONS: Final = ("zebra", "staticd", "pimd")
 _USER: Final = "frr"
+_RUNTIME_DIRECTORY: Final = Path("/run/frr")  # where mgmtd's sockets are, whatever it is told
 _START_SECONDS: Final = 10.0
+_WORD: Final = {4: "ip", 6: "ipv6"}
 
 
-def missing_for_frr() -> list[str]:
-    """What this machine lacks for FRR, in words; empty when it can be run."""
-    missing = [f"{DAEMON_DIRECTORY / name}" for name in DAEMONS if not (DAEMON_DIRECTORY / name).exists()]
-    return missing + ([] if shutil.which("vtysh") else ["vtysh"])
+def missing_for_frr(*daemons: str) -> list[str]:
+    """What this machine lacks for FRR with these daemons, or those for IPv4, in words; empty when it can be run."""
+    return FrrInstallation.chosen().missing(daemons or DAEMONS)
 
 
 class FrrRouter:
@@ -39,7 +40,16 @@ class FrrRouter:
         log: what its daemons printed, of all their lives.
     """
 
-    def __init__(self, lab: Lab, namespace: str, directory: Path, configuration: str) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        namespace: str,
+        directory: Path,
+        configuration: str,
+        *,
+        daemons: tuple[str, ...] = DAEMONS,
+        installation: FrrInstallation | None = None,
+    ) -> None:
         """Prepare it; nothing runs yet.
 
         Args:
@@ -47,7 +57,11 @@ class FrrRouter:
             namespace: a namespace of it.
             directory: where the log goes.
             configuration: the text of an frr.conf.
+            daemons: which to run, in the order to start them.
+            installation: whose; the chosen one by default.
         """
+        self._installation = installation or FrrInstallation.chosen()
+        self._daemons = daemons
         self.namespace = namespace
         self.log = directory / f"frr-{namespace}.log"
         self._lab = lab
@@ -72,15 +86,15 @@ class FrrRouter:
         Raises:
             LabError: FRR is not here, or a daemon ended or refused a line.
         """
-        if missing := missing_for_frr():
+        if missing := self._installation.missing(self._daemons):
             raise LabError(f"FRR needs {', '.join(missing)}")
         # Sockets are made by user frr, which cannot reach the private directories tests and root's commands have.
-        self._files = Path(tempfile.mkdtemp(prefix="isl-frr-"))
+        self._files = Path(tempfile.mkdtemp(prefix="isl-frr-", dir=self._parent()))
         shutil.chown(self._files, _USER, _USER)
         self._files.chmod(0o755)
         (self._files / "vtysh.conf").touch()
         try:
-            for daemon in DAEMONS:
+            for daemon in self._installation.started(self._daemons):
                 self._start_daemon(daemon)
             self.configure(self._configuration)
         except BaseException:
@@ -149,9 +163,24 @@ class FrrRouter:
             raise LabError(f"{command}: {text[:500]}") from error
 
     @property
-    def vtysh_options(self) -> list[str]:
-        """Options with which vtysh finds these daemons."""
-        return ["--vty_socket", str(self._directory), "--config_dir", str(self._directory)]
+    def vtysh_command(self) -> list[str]:
+        """The shell with the options by which it finds these daemons."""
+        assert self._installation.vtysh is not None
+        where = ["--vty_socket", str(self._directory), "--config_dir", str(self._directory)]
+        return [*self._installation.command(self._installation.vtysh), *where]
+
+    def _parent(self) -> Path | None:
+        """Where the directory has to be, None for anywhere."""
+        if not self._installation.is_managed:
+            return None
+        if not _RUNTIME_DIRECTORY.exists():
+            _RUNTIME_DIRECTORY.mkdir(parents=True)
+            shutil.chown(_RUNTIME_DIRECTORY, _USER, _USER)
+        return _RUNTIME_DIRECTORY
+
+    @property
+    def _path_space(self) -> list[str]:
+        return ["-N", self._directory.name] if self._installation.is_managed else []
 
     @property
     def _directory(self) -> Path:
@@ -160,7 +189,7 @@ class FrrRouter:
         return self._files
 
     def _vtysh(self, *arguments: str) -> str:
-        done = self._lab.run(self.namespace, "vtysh", *self.vtysh_options, *arguments, check=False)
+        done = self._lab.run(self.namespace, *self.vtysh_command, *arguments, check=False)
         refused = [line for line in (done.stdout + done.stderr).splitlines() if line.startswith(("% ", "line "))]
         if done.returncode != 0 or refused:
             raise LabError(f"vtysh {' '.join(arguments)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -173,12 +202,13 @@ class FrrRouter:
             socket.unlink()
         options = [
             *("--vty_socket", str(directory), "-i", str(directory / f"{daemon}.pid"), "-P", "0"),
-            *("-z", str(directory / "zserv.api"), "-f", "/dev/null", "--log", "stdout", "--log-level", "notifications"),
+            *("-z", str(directory / "zserv.api"), "--log", "stdout", "--log-level", "notifications"),
+            *self._path_space,
+            *(("-f", "/dev/null") if self._installation.takes_file(daemon) else ()),
         ]
+        command = [*self._installation.command(self._installation.daemon(daemon)), *options]
         with self.log.open("a") as log:
-            process = self._lab.start(
-                self.namespace, str(DAEMON_DIRECTORY / daemon), *options, stdout=log, stderr=subprocess.STDOUT
-            )
+            process = self._lab.start(self.namespace, *command, stdout=log, stderr=subprocess.STDOUT)
         self._processes[daemon] = process
 
         def answers() -> bool:
@@ -189,7 +219,7 @@ class FrrRouter:
         wait_until(answers, _START_SECONDS, f"{daemon} answers in {self.namespace}")
 
     def _answers(self, daemon: str) -> bool:
-        command = ["vtysh", *self.vtysh_options, "-d", daemon, "-c", "show version"]
+        command = [*self.vtysh_command, "-d", daemon, "-c", "show version"]
         done = subprocess.run(in_namespace(self.namespace, command), capture_output=True, check=False)
         return done.returncode == 0
 
@@ -209,46 +239,56 @@ class PimTimers:
     query: int = 4
 
 
-def pim_interface(name: str, timers: PimTimers, *, igmp: bool = False) -> str:
-    """Lines that make PIM, and IGMP for hosts, run on an interface."""
-    lines = [f"interface {name}", " ip pim", f" ip pim hello {timers.hello} {timers.hello * 3 + 1}"]
+def pim_interface(name: str, timers: PimTimers, *, igmp: bool = False, family: int = 4) -> str:
+    """Lines that make PIM, and IGMP or MLD for hosts, run on an interface."""
+    word = _WORD[family]
+    lines = [f"interface {name}", f" {word} pim", f" {word} pim hello {timers.hello} {timers.hello * 3 + 1}"]
     if igmp:
-        lines += [" ip igmp", " ip igmp query-max-response-time 10", f" ip igmp query-interval {timers.query}"]
+        asked = f" {word} {'igmp' if family == 4 else 'mld'}"
+        lines += [asked, f"{asked} query-max-response-time 10", f"{asked} query-interval {timers.query}"]
     return "\n".join([*lines, "exit", ""])
 
 
 def domain_router(
-    lab: Topology, index: int, *, timers: PimTimers | None = None, upstream: topology.Address | None = None
+    lab: Topology,
+    index: int,
+    *,
+    timers: PimTimers | None = None,
+    upstream: topology.Address | None = None,
+    family: int = 4,
 ) -> str:
     """Configuration of the domain's router `index`, from 1.
 
     Args:
         lab: the topology.
         index: which one; the last one has the receivers.
-        timers: of PIM and IGMP.
+        timers: of PIM and IGMP or MLD.
         upstream: the neighbour its routes to external sources lead to; the border, or the router above.
+        family: IP version, 4 for pimd or 6 for pim6d.
     """
-    timers = timers or PimTimers()
+    timers, word = timers or PimTimers(), _WORD[family]
     above = topology.border_downstream(0) if index == 1 else topology.router_downstream(index - 1)
+    external = next(prefix for prefix in topology.EXTERNAL_PREFIXES if ip_network(prefix).version == family)
     return "\n".join(
         (
             f"hostname {lab.routers()[index - 1]}",
-            f"ip pim join-prune-interval {timers.join_prune}",
-            f"ip route {topology.EXTERNAL_PREFIXES[0]} {(upstream or above).ipv4}",
-            pim_interface(topology.ROUTER_UPSTREAM, timers),
-            pim_interface(topology.ROUTER_DOWNSTREAM, timers, igmp=index == lab.routed),
+            f"{word} pim join-prune-interval {timers.join_prune}",
+            f"{word} route {external} {(upstream or above).of(family)}",
+            pim_interface(topology.ROUTER_UPSTREAM, timers, family=family),
+            pim_interface(topology.ROUTER_DOWNSTREAM, timers, igmp=index == lab.routed, family=family),
         )
     )
 
 
-def border_router(lab: Topology, agent_lines: str, *, timers: PimTimers | None = None) -> str:
+def border_router(lab: Topology, agent_lines: str, *, timers: PimTimers | None = None, family: int = 4) -> str:
     """Configuration of the border's FRR beside an agent.
 
     Args:
         lab: the topology.
         agent_lines: what `amt-agent frr-config` prints.
-        timers: of PIM and IGMP.
+        timers: of PIM and IGMP or MLD.
+        family: IP version, 4 for pimd or 6 for pim6d.
     """
     timers = timers or PimTimers()
-    interfaces = [pim_interface(name, timers) for name in ("amt0", *lab.downstream_interfaces)]
-    return "\n".join((agent_lines, f"ip pim join-prune-interval {timers.join_prune}", *interfaces))
+    interfaces = [pim_interface(name, timers, family=family) for name in ("amt0", *lab.downstream_interfaces)]
+    return "\n".join((agent_lines, f"{_WORD[family]} pim join-prune-interval {timers.join_prune}", *interfaces))

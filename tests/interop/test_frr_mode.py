@@ -232,7 +232,7 @@ def findings(domain: Domain, directory: Path) -> dict[str, dict[str, str]]:
     """What the doctor says, with the vtysh of the border's FRR."""
     tool = directory / "bin" / "vtysh"
     tool.parent.mkdir(exist_ok=True)
-    tool.write_text(f'#!/bin/sh\nexec /usr/bin/vtysh {" ".join(domain.border.vtysh_options)} "$@"\n')
+    tool.write_text(f'#!/bin/sh\nexec {" ".join(domain.border.vtysh_command)} "$@"\n')
     tool.chmod(0o755)
     where = ("env", f"PATH={tool.parent}:/usr/sbin:/usr/bin:/sbin:/bin")
     command = (*where, *PROGRAM, "doctor", "--json", "--config", str(domain.scenario.border.place.configuration))
