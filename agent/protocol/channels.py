@@ -16,6 +16,8 @@ Address: TypeAlias = IPv4Address | IPv6Address
 Network: TypeAlias = IPv4Network | IPv6Network
 
 _LINK_LOCAL_IPV4: Final = IPv4Network("224.0.0.0/24")  # RFC 5771 §4, never forwarded
+_AUTO_RP: Final = frozenset({int(IPv4Address("224.0.1.39")), int(IPv4Address("224.0.1.40"))})
+"""Where Cisco's routers, and FRR 10, look for rendezvous points of their own domain, unasked and on every interface."""
 _SSM_IPV4: Final = IPv4Network("232.0.0.0/8")  # RFC 4607 §1
 _SSM_IPV6: Final = (0xFF30_0000 << 96, 0xFFF0_FFFF << 96)  # ff3x::/32, value and mask
 
@@ -145,11 +147,14 @@ def is_unicast(address: Address) -> bool:
 
 
 def is_forwardable_group(group: Address) -> bool:
-    """Whether a group may cross a router: multicast, and beyond link-local scope (RFC 5771 §4, RFC 4291 §2.7)."""
+    """Whether a group may cross the border: multicast beyond link-local scope (RFC 5771 §4, RFC 4291 §2.7).
+
+    Auto-RP's two groups may not: what routers announce there is meant for one domain.
+    """
     if not group.is_multicast:
         return False
     if isinstance(group, IPv4Address):
-        return group not in _LINK_LOCAL_IPV4
+        return group not in _LINK_LOCAL_IPV4 and int(group) not in _AUTO_RP
     return (int(group) >> 112) & 0xF > 2
 
 
