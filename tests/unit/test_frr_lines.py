@@ -66,6 +66,43 @@ exit
 !
 end
 """
+RUNNING_10 = """frr version 10.3
+ip route 0.0.0.0/1 169.254.226.10 amt0
+ip route 128.0.0.0/1 169.254.226.10 amt0
+ipv6 route ::/1 fe80::226:a amt0
+ipv6 route 8000::/1 fe80::226:a amt0
+!
+interface amt0
+ ip pim
+ ipv6 pim
+exit
+!
+interface eth1
+ ip igmp
+ ip pim
+ ipv6 mld
+ ipv6 pim
+exit
+!
+interface eth2
+ ip igmp
+ ip pim
+ ipv6 mld
+ ipv6 pim
+exit
+!
+router pim
+ rp 10.255.0.1 239.1.0.0/16
+ rp 10.255.0.1 239.2.0.0/16
+ join-prune-interval 5
+exit
+!
+router pim6
+ rp 2001:db8::1 ff15::/16
+exit
+!
+end
+"""
 NEIGHBORS = json.dumps({"amt0": {"169.254.226.10": {"interface": "amt0"}}, "eth1": {}})
 RULES = [{"priority": 0}, {"priority": 80, "suppress_prefixlen": 1}, {"priority": 90}, {"priority": 32766}]
 
@@ -74,7 +111,11 @@ class MadeUpHost:
     """Answers of vtysh and ip, and the names of what runs."""
 
     def __init__(self, running=RUNNING, neighbors=NEIGHBORS, rules=None, commands=()):
-        self._answers = {"show running-config": running, "show ip pim neighbor json": neighbors}
+        self._answers = {
+            "show running-config": running,
+            "show ip pim neighbor json": neighbors,
+            "show ipv6 pim neighbor json": '{"amt0": {"fe80::226:a": {}}}',
+        }
         self._rules = json.dumps(RULES if rules is None else rules)
         self._commands = commands
 
@@ -123,6 +164,18 @@ def test_the_doctor_is_content_with_an_frr_that_was_told_everything():
     for name in ("frr-config", "frr-neighbor", "frr-rules-ipv4", "frr-rules-ipv6"):
         assert found[name][0] == "ok", found[name]
     assert found["frr-config-ipv6"][0] == "warn"
+
+
+def test_the_doctor_reads_what_frr_10_shows_too():
+    text = FILE.replace('"10.255.0.1"', '["10.255.0.1", "2001:db8::1"]').replace(
+        '"239.2.0.0/16"]', '"239.2.0.0/16", "ff15::/16"]'
+    )
+    found = verdicts(MadeUpHost(running=RUNNING_10, commands=("pimd", "pim6d")), text)
+    for name in ("frr-config", "frr-config-ipv6", "frr-neighbor", "frr-neighbor-ipv6"):
+        assert found[name][0] == "ok", found[name]
+    without = RUNNING_10.replace(" rp 2001:db8::1 ff15::/16\n", "")
+    found = verdicts(MadeUpHost(running=without, commands=("pim6d",)), text)
+    assert found["frr-config-ipv6"] == ("fail", "FRR lacks ipv6 pim rp 2001:db8::1 ff15::/16")
 
 
 @pytest.mark.parametrize(

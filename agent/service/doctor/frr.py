@@ -6,13 +6,16 @@ import json
 from collections.abc import Iterator
 
 from agent.net.unicast_rules import PRIORITY_STEP
-from agent.protocol.channels import Address, Family
+from agent.protocol.channels import Family
 from agent.service.config import Configuration, GatewayMode, Role
 from agent.service.doctor.finding import Finding, fail, ok, unknown, warn
 from agent.service.doctor.host import Host
 from agent.service.frr_lines import Block, frr_blocks
 
 _MAIN_RULE = 32766
+_NEIGHBORS = {Family.IPV4: ("frr-neighbor", "pimd", "ip"), Family.IPV6: ("frr-neighbor-ipv6", "pim6d", "ipv6")}
+_ROUTER_BLOCKS = {"router pim": "ip pim ", "router pim6": "ipv6 pim "}
+"""How FRR 10 shows what FRR 8 and 9 show, and all take, as lines of the top level."""
 
 
 def check_frr(host: Host, configuration: Configuration | None) -> Iterator[Finding]:
@@ -28,25 +31,28 @@ def check_frr(host: Host, configuration: Configuration | None) -> Iterator[Findi
         told = _statements(running)
         yield _lines("frr-config", frr_blocks(configuration, Family.IPV4), told)
         yield from _ipv6(configuration, host, told)
-        yield from _neighbor(host, configuration)
+        yield from _neighbor(host, configuration, Family.IPV4)
     for family in (Family.IPV4, Family.IPV6):
         if configuration.gateway.ipv4 if family is Family.IPV4 else configuration.gateway.ipv6:
             yield _rules(host, configuration, family)
 
 
 def _statements(text: str) -> set[tuple[str | None, str]]:
-    """Lines of a running configuration, each with the interface it is under."""
+    """Lines of a running configuration, each with the interface it is under, as `frr-config` writes them."""
     found: set[tuple[str | None, str]] = set()
     interface: str | None = None
+    prefix = ""
     for raw in text.splitlines():
         line = raw.strip()
         if line in {"", "!", "exit", "end"}:
             if line:
-                interface = None
+                interface, prefix = None, ""
         elif line.startswith("interface "):
             interface = line.split()[1]
+        elif line in _ROUTER_BLOCKS:
+            prefix = _ROUTER_BLOCKS[line]
         else:
-            found.add((interface if raw.startswith(" ") else None, line))
+            found.add((interface if raw.startswith(" ") else None, prefix + line))
     return found
 
 
@@ -64,6 +70,7 @@ def _ipv6(configuration: Configuration, host: Host, told: set[tuple[str | None, 
         return
     if "pim6d" in host.commands().values():
         yield _lines("frr-config-ipv6", wanted, told)
+        yield from _neighbor(host, configuration, Family.IPV6)
     else:
         yield warn(
             "frr-config-ipv6",
@@ -72,27 +79,25 @@ def _ipv6(configuration: Configuration, host: Host, told: set[tuple[str | None, 
         )
 
 
-def _neighbor(host: Host, configuration: Configuration) -> Iterator[Finding]:
+def _neighbor(host: Host, configuration: Configuration, family: Family) -> Iterator[Finding]:
     tunnel = configuration.gateway.tunnel_interface
-    ours = next((item.ip for item in configuration.frr.neighbor_address if Family.of(item.ip) is Family.IPV4), None)
-    if ours is None or not configuration.gateway.ipv4:
+    ours = next((item.ip for item in configuration.frr.neighbor_address if Family.of(item.ip) is family), None)
+    if ours is None or (family is Family.IPV4 and not configuration.gateway.ipv4):
         return
-    text = host.run("vtysh", "-c", "show ip pim neighbor json")
+    name, daemon, word = _NEIGHBORS[family]
+    text = host.run("vtysh", "-c", f"show {word} pim neighbor json")
     try:
         known = json.loads(text or "")
         neighbors = list(known.get(tunnel, {}))
     except (ValueError, AttributeError):
-        yield unknown("frr-neighbor", "pimd does not tell its neighbours", "Is pimd=yes in /etc/frr/daemons?")
+        yield unknown(name, f"{daemon} does not tell its neighbours", f"Is {daemon}=yes in /etc/frr/daemons?")
         return
-    yield _seen_neighbors(tunnel, ours, neighbors)
-
-
-def _seen_neighbors(tunnel: str, ours: Address, neighbors: list[str]) -> Finding:
     if str(ours) in neighbors:
-        return ok("frr-neighbor", f"pimd has {ours} as its neighbour on {tunnel}")
+        yield ok(name, f"{daemon} has {ours} as its neighbour on {tunnel}")
+        return
     others = f", but {', '.join(neighbors)}" if neighbors else ""
-    advice = f"The agent has to run, and pimd to speak PIM there: vtysh -c 'show ip pim interface {tunnel}'."
-    return warn("frr-neighbor", f"pimd has not {ours} as its neighbour on {tunnel}{others}", advice)
+    advice = f"The agent has to run, and {daemon} to speak PIM there: vtysh -c 'show {word} pim interface {tunnel}'."
+    yield warn(name, f"{daemon} has not {ours} as its neighbour on {tunnel}{others}", advice)
 
 
 def _rules(host: Host, configuration: Configuration, family: Family) -> Finding:
