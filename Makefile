@@ -9,7 +9,9 @@ bin := $(venv)/bin
 installed := $(venv)/.installed
 # Every protocol machine has a test for nearly every branch; a choice of tests (PYTEST_ARGS) is not held to it.
 coverage := --cov --cov-report=term:skip-covered --cov-fail-under=95
-PYTEST_ARGS ?= $(coverage)
+# Most tests wait for something, so that two processes share even a small machine; tests/conftest.py says how.
+shared := -n 2
+PYTEST_ARGS ?= $(coverage) $(shared)
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -1,11 +1,15 @@
 """What a machine lacks is named and left out, and how slow it is does not matter.
 
 Hypothesis has two profiles: `ci`, the same short run each time, and `long` (FUZZ_PROFILE=long), random and patient.
+
+Two processes may share the tests (`-n 2`), most of which wait for something: each file, or folder of WHOLE, is for
+one of them, in its order.
 """
 
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -22,9 +26,40 @@ settings.register_profile("ci", max_examples=100, stateful_step_count=40, derand
 settings.register_profile("long", max_examples=5000, stateful_step_count=100, **COMMON)
 settings.load_profile(os.environ.get("FUZZ_PROFILE", "ci"))
 
+LONG = ("interop", "crash", "acceptance", "docs", "secrets")
+"""Folders that take long: processes that share the tests begin with them."""
+WHOLE = frozenset({"interop", "acceptance"})
+"""Folders for one process: labs of namespaces are made one after the other, and one manager serves all stories."""
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip tests marked `root` and `uml` where the machine has not what they need."""
+
+def _folder(node_id: str) -> str:
+    return node_id.removeprefix("tests/").split("/", 1)[0]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
+    """Hand out whole files, and whole folders of WHOLE, in the order of collection."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Scheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            folder = _folder(nodeid)
+            return folder if folder in WHOLE else nodeid.split("::", 1)[0]
+
+    config.option.loadscopereorder = False
+    return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Skip what the machine has not what it needs for, and begin with what takes long where it is shared."""
+    _skip_what_is_missing(items)
+    if hasattr(config, "workerinput"):
+        turns = {folder: turn for turn, folder in enumerate(LONG)}
+        items.sort(key=lambda item: turns.get(_folder(item.nodeid), len(LONG)))
+
+
+def _skip_what_is_missing(items: list[pytest.Item]) -> None:
+    """Tests marked `root` and `uml`, where the machine has not what they need."""
     for marker, missing_here in (("root", missing_for_namespaces), ("uml", missing_to_boot)):
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and (missing := missing_here()):
