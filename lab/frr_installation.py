@@ -2,8 +2,9 @@
 
 To have FRR 10 beside Debian 12's: give apt-get a sources list of trixie by `-o Dir::Etc::sourcelist=`, with
 `Dir::Etc::sourceparts=-` and a `Dir::State::lists`, `Dir::State::status` and `Dir::Cache` of its own; then
-`apt-get download` frr and all it depends on down to libc6; `dpkg-deb -x` each into one directory that user frr can read, and name that in
-ISTHMUS_FRR. Its programs are started by the loader found there; mgmtd starts first, and keeps its sockets in /run/frr.
+`apt-get download` frr and all it depends on down to libc6, `dpkg-deb -x` each into one directory that user frr can
+read, and name that in ISTHMUS_FRR. Its programs are started by the loader found there; mgmtd starts first, and keeps
+its sockets in /run/frr.
 """
 
 from __future__ import annotations
