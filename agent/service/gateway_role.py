@@ -124,7 +124,7 @@ class GatewayRole:
         self.control.on_sample = self._sampled
         self.control.explain_unserved = self._why_unserved
         self.control.on_group_applied = self.pim.group_applied
-        self.engine.on_first_packet = self.control.first_packet
+        self.engine.on_first_packet = self._first_packet
         self.engine.on_wrong_interface = self._wrong_interface
         self.engine.on_unknown_source = self.pim.on_source = self._unknown_source
         self.metadata = ChannelMetadata(loop, self._find_servers, self._metadata_came)
@@ -298,6 +298,10 @@ class GatewayRole:
         if answer is None:
             return PENDING
         return UNUSABLE if answer.outcome is Outcome.FOUND else f"discovery: {answer.outcome.value}"
+
+    def _first_packet(self, channel: Channel, tunnel: str) -> None:
+        self.control.first_packet(channel, tunnel)
+        self.relays.first_packet(channel, tunnel)
 
     def _unknown_source(self, channel: Channel, interface: str) -> None:
         if self.admission.permits_source(channel) and self._has_room(channel):

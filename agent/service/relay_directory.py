@@ -1,7 +1,6 @@
 """Every tunnel of the gateway role, to relays of the configuration and to discovered ones, and who goes through which.
 
-The selection (`agent.protocol.relay_selection`) decides; this opens, asks, watches and closes. Each time a channel
-moves, one log line says from where, where to and why: `channel moved`.
+The selection (`agent.protocol.relay_selection`) decides; this opens, asks, watches and closes.
 """
 
 from __future__ import annotations
@@ -32,6 +31,7 @@ from agent.service.gateway_settings import (
     tunnel_settings,
 )
 from agent.service.port_store import PortStore
+from agent.service.relay_moves import RelayMoves, Signal
 from agent.service.relay_status import CandidateView, RelayView, view_candidates, view_relay
 from agent.service.relay_watch import RelayWatch
 from agent.service.tunnel import Tunnel, TunnelSettings
@@ -110,6 +110,7 @@ class RelayDirectory:
         self._used_at: dict[str, float] = {}
         self._asked: set[str] = set()
         self._watch = RelayWatch(engine, configuration.failover)
+        self._moves = RelayMoves()
         self._timers: Timers[str] = Timers()
         self._driver = Driver(loop, self, self._settle)
         self._samples = 0
@@ -169,6 +170,10 @@ class RelayDirectory:
         self._driver.flush_soon()
         return TunnelUpstream(opened) if opened else None
 
+    def first_packet(self, channel: Channel, tunnel: str) -> None:
+        """A tunnel's first packet of a channel came."""
+        self._moves.first_packet(channel, tunnel, self._loop.time())
+
     def answered(self, source: Address) -> None:
         """Discovery has an answer for a source, or another one."""
         answer = self._discovery.lookup(source) if self._discovery is not None else None
@@ -193,6 +198,7 @@ class RelayDirectory:
         for channel in self.selection.assigned.channels():
             if not is_wanted(channel):
                 self._watch.forget_channel(channel)
+                self._moves.forget(channel)
                 if self.selection.release(channel) and self._discovery is not None and channel.source is not None:
                     self._discovery.release(channel.source)
         for source in self.selection.assigned.sources():
@@ -324,8 +330,7 @@ class RelayDirectory:
             return
         if self.selection.candidates(channel):
             return
-        answer = discovery.lookup(source)
-        if answer is not None:
+        if (answer := discovery.lookup(source)) is not None:
             self._take(source, answer)
 
     def _take(self, source: Address, answer: Answer) -> None:
@@ -390,10 +395,6 @@ class RelayDirectory:
 
     def _tell_move(self, channel: Channel, before: tuple[str, ...], after: tuple[str, ...], now: float) -> None:
         self.counters["channels_moved"] += 1
-        _log.info(
-            "channel moved channel=%s from=%s to=%s reason=%s",
-            channel,
-            ",".join(before),
-            ",".join(after) or "nowhere",
-            self.selection.why_left(channel, before, after, now),
-        )
+        left = (self.tunnels[name].signal for name in before if name not in after and name in self.tunnels)
+        signal = next(filter(None, left), Signal("move", now))
+        self._moves.moved(channel, before, after, self.selection.why_left(channel, before, after, now), signal)

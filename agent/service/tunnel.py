@@ -28,6 +28,7 @@ from agent.protocol.gateway_events import (
 from agent.protocol.gateway_state import State
 from agent.service.driver import Driver
 from agent.service.port_store import PortStore
+from agent.service.relay_moves import Signal
 
 _log = logging.getLogger(__name__)
 
@@ -79,6 +80,7 @@ class Tunnel:
         self.established_at: float | None = None
         self.last_error: str | None = None
         self.send_errors = 0
+        self._signal: Signal | None = None
         self._loop = loop
         self._engine = engine
         self._on_event = on_event
@@ -106,6 +108,12 @@ class Tunnel:
     def has_groups(self) -> bool:
         """Whether anything is wanted through it."""
         return self.machine.has_groups
+
+    @property
+    def signal(self) -> Signal | None:
+        """What told that the relay may be gone, or is going, since it last answered."""
+        signal, answered = self._signal, self.machine.last_query
+        return signal if signal is not None and (answered is None or answered <= signal.at) else None
 
     def set_membership(self, group: Address, wanted: Filter) -> None:
         """Tell the machine what is wanted of a group; flushed in the loop's next turn."""
@@ -137,6 +145,8 @@ class Tunnel:
     def probe(self) -> bool:
         """Have the relay asked now whether it is there, and told again what is wanted; False: it was just asked."""
         is_asked = self.machine.relay_silent(self._driver.now)
+        if is_asked and self.signal is None:
+            self._signal = Signal("silence", self._driver.now)
         self._driver.flush_soon()
         return is_asked
 
@@ -185,6 +195,10 @@ class Tunnel:
     def _receive_error(self, hint: udp.IcmpHint) -> None:
         relay = self.machine.relay or self.settings.gateway.endpoint
         if hint.destination == relay and hint.error != errno.EMSGSIZE:
+            if self.signal is None or self.signal.kind != "icmp":
+                self._signal = Signal("icmp", self._driver.now)
+                reporter, error = hint.reporter or "unknown", errno.errorcode.get(hint.error, str(hint.error))
+                _log.info("icmp error tunnel=%s reporter=%s error=%s", self.name, reporter, error)
             self.machine.receive_error(self._driver.now)
             self._driver.flush()
 
@@ -218,6 +232,7 @@ class Tunnel:
                 self.last_error = reason.value
                 _log.warning("relay lost tunnel=%s relay=%s reason=%s", self.name, relay, reason.value)
             case LimitSet(relay):
+                self._signal = Signal("limit", self._driver.now)
                 _log.warning("relay takes no more tunnels, ours goes on tunnel=%s relay=%s", self.name, relay)
             case RelayLimit(relay):
                 self.last_error = "relay_limit"

@@ -90,6 +90,7 @@ class Tunnel:
         self.asked = (frozenset(), None)
         self.probes = self.refreshed = 0
         self.is_probed = True
+        self.signal = None
         self.closed = None
 
     @property
