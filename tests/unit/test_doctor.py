@@ -27,6 +27,7 @@ HEALTHY = {
 }
 NFT_EMPTY = json.dumps({"nftables": [{"metainfo": {"version": "1.0.6"}}]})
 ETHTOOL = "Features for eth0:\ntx-checksumming: on\ngeneric-receive-offload: on\ntx-udp-segmentation: off\n"
+TRAINS = ETHTOOL.replace("segmentation: off", "segmentation: on") + "driver: veth\n"
 BASE = {
     "kernel": "6.18.1",
     "tap": None,
@@ -177,6 +178,9 @@ VIF = "Interface BytesIn\n 0 eth1 0 0 0 0 00000 0A010101 00000000\n"
         ({"files": {"proc/net/ip_tables_names": "filter\n"}}, "firewall", Verdict.UNKNOWN),
         ({"ethtool": None}, "offloads-eth0", Verdict.UNKNOWN),
         ({"ethtool": ETHTOOL.replace("receive-offload: on", "receive-offload: off")}, "offloads-eth0", Verdict.WARN),
+        ({"ethtool": TRAINS}, "trains-eth1", Verdict.WARN),
+        ({"ethtool": TRAINS.replace("veth", "virtio_net")}, "trains-eth1", Verdict.WARN),
+        ({"ethtool": TRAINS.replace("segmentation: on", "segmentation: off")}, "trains-eth1", Verdict.OK),
         ({"clock_synchronised": False}, "clock", Verdict.WARN),
         ({"clock_synchronised": None}, "clock", Verdict.UNKNOWN),
         ({"files": {"etc/resolv.conf": "# none\n"}}, "names", Verdict.WARN),
@@ -198,6 +202,14 @@ def test_what_is_wrong_is_seen_alone_and_with_advice(check, changes, name, verdi
     assert {key for key, finding in findings.items() if finding.verdict is not Verdict.OK} <= expected | {
         "offloads-eth1"
     }
+
+
+def test_only_downstream_interfaces_without_a_wire_are_told_of_trains(check):
+    assert "trains-eth0" not in check(ethtool=TRAINS)
+    assert "trains-eth1" not in check(ethtool=TRAINS.replace("veth", "mlx5_core"))
+    assert "trains-eth1" not in check(ethtool=TRAINS, role="relay")
+    found = check(ethtool=TRAINS)["trains-eth1"]
+    assert found.advice.startswith("ethtool -K eth1 tx-udp-segmentation off")
 
 
 def test_an_invalid_file_is_told_and_the_host_is_checked_all_the_same(tmp_path):

@@ -13,6 +13,7 @@ from agent.service.doctor.finding import Finding, fail, ok, unknown, warn
 from agent.service.doctor.host import Host
 
 _AMT_PORT = 2268
+_WITHOUT_WIRE = {"veth", "virtio_net"}  # the other end gets what we give as it is, not as packets on a wire
 _OVERHEAD = {4: 30, 6: 50}  # outer IP, UDP and two bytes of AMT (RFC 7450 §5.1.6)
 
 
@@ -28,6 +29,9 @@ def check_network(host: Host, configuration: Configuration | None) -> Iterator[F
     yield _firewall(host, configuration)
     for name in _carriers(host, configuration):
         yield from _offloads(host, name)
+    if configuration is not None and configuration.role is Role.GATEWAY:
+        for name in configuration.gateway.downstream:
+            yield from _trains(host, name)
 
 
 def _interfaces(configuration: Configuration) -> list[str]:
@@ -174,3 +178,26 @@ def _offloads(host: Host, name: str) -> Iterator[Finding]:
     else:
         segmentation = features.get("tx-udp-segmentation", "off")
         yield ok(check, f"{name}: receive offload on, UDP segmentation in hardware {segmentation}")
+
+
+def _trains(host: Host, name: str) -> Iterator[Finding]:
+    """Whether packets the engine joined leave joined.
+
+    A wire carries them one by one. Where there is none, the multicast routing of a Linux router behind the interface
+    takes a train of packets with "don't fragment" for one that is too long, and drops it: FragFails of its
+    /proc/net/snmp grow.
+    """
+    driver = re.search(r"^driver: (\S+)", host.run("ethtool", "-i", name) or "", re.MULTILINE)
+    if driver is None or driver.group(1) not in _WITHOUT_WIRE:
+        return
+    check = f"trains-{name}"
+    features = host.run("ethtool", "-k", name) or ""
+    if re.search(r"^\s*tx-udp-segmentation: on\b", features, re.MULTILINE) is None:
+        yield ok(check, f"{name} ({driver.group(1)}) hands packets over one by one")
+        return
+    yield warn(
+        check,
+        f"{name} ({driver.group(1)}) hands trains of UDP packets over whole: a Linux multicast router behind it drops "
+        'those with "don\'t fragment"',
+        f"ethtool -K {name} tx-udp-segmentation off, unless only hosts or routers of other makes are behind it.",
+    )
