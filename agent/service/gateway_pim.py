@@ -167,8 +167,8 @@ class GatewayPim:
     def _routes_changed(self, addresses: frozenset[Address]) -> None:
         self.native_first.reconsider(addresses)
 
-    def _neighbors_changed(self) -> None:
-        self.native_first.reconsider()
+    def _neighbors_changed(self, interface: str) -> None:
+        self.native_first.neighbors_changed(interface)
 
     def _mark(self, groups: Iterable[Address], sources: frozenset[Address]) -> None:
         learned = {channel.group for channel in self._tree.learned() if channel.source in sources}

@@ -59,6 +59,7 @@ class NativeFirst:
         self._native: frozenset[str] = frozenset()
         self._chosen: dict[Address, NativeUpstream | None] = {}
         self._groups: dict[Address, set[Address]] = {}
+        self._behind: dict[str, set[Address]] = {}
 
     def configure(self, downstream: Iterable[str], native: Iterable[str]) -> None:
         """Use these interfaces; every source is looked at again."""
@@ -81,7 +82,7 @@ class NativeFirst:
         return self._chosen[source]
 
     def reconsider(self, sources: Iterable[Address] | None = None) -> None:
-        """Routes (to `sources`) or neighbours (then every source) changed: mark what comes from elsewhere now."""
+        """Routes to `sources` changed, or to every source: mark what comes from elsewhere now."""
         groups: set[Address] = set()
         moved = set()
         for source in list(self._chosen if sources is None else sources):
@@ -95,6 +96,10 @@ class NativeFirst:
         if moved:
             self._mark(frozenset(groups), frozenset(moved))
 
+    def neighbors_changed(self, interface: str) -> None:
+        """A neighbour on an interface came, went or has other addresses: look at the sources behind it."""
+        self.reconsider(list(self._behind.get(interface, ())))
+
     def forget_unused(self, is_wanted: Callable[[Channel], bool], learned: Iterable[Address] = ()) -> None:
         """Drop sources of which no channel is wanted any more, save those that were learned."""
         kept = set(learned)
@@ -103,6 +108,8 @@ class NativeFirst:
             groups -= {group for group in groups if not is_wanted(Channel(source, group))}
             if not groups and source not in kept:
                 self._groups.pop(source, None)
+                for behind in self._behind.values():
+                    behind.discard(source)
                 del self._chosen[source]
                 self._routes.forget(source)
 
@@ -110,6 +117,9 @@ class NativeFirst:
         route = self._routes.towards(source)
         if route is None:
             return None
+        for hop in route.hops:
+            if hop.gateway is not None and (hop.interface in self._native or hop.interface in self._downstream):
+                self._behind.setdefault(hop.interface, set()).add(source)
         found = [upstream for hop in route.hops if (upstream := self._through(hop, is_default=not route.prefix_length))]
         # Of equal paths the one with the highest neighbour is taken (RFC 7761 §4.1.6 leaves it open), on link first.
         return max(found, key=lambda item: (item.neighbor is None, int(item.neighbor or 0)), default=None)

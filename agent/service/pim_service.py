@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from agent.net.interfaces import Interface
 from agent.net.link import OpenLink
@@ -24,6 +25,9 @@ from agent.tree import GroupPlan, Tree
 
 _log = logging.getLogger(__name__)
 
+REST: Final = 0.25
+"""Seconds between two reports of changed neighbours: each has the sources behind them looked at anew."""
+
 LinkKey = tuple[str, Family]
 
 
@@ -36,7 +40,7 @@ class PimCallbacks:
         select: where a channel comes from.
         route_metric: metric of the unicast route to a source.
         towards: (interface, next router or None) of the unicast routes to an address.
-        neighbors_changed: a neighbour came or went.
+        neighbors_changed: a neighbour on the interface came or went.
         source_met: a source of the domain sends to a group we are the RP for.
         tree_changed: the tree was told something new.
     """
@@ -45,7 +49,7 @@ class PimCallbacks:
     select: Callable[[Channel], Upstream | None]
     route_metric: Callable[[Address], int]
     towards: Callable[[Address], Iterable[tuple[str, Address | None]]]
-    neighbors_changed: Callable[[], None]
+    neighbors_changed: Callable[[str], None]
     source_met: Callable[[Channel], None]
     tree_changed: Callable[[], None]
 
@@ -85,7 +89,9 @@ class PimService:
         )
         self._joined: dict[Channel, NativeUpstream] = {}
         self._metrics = AssertMetrics(tree, callbacks.select, callbacks.route_metric)
-        self._is_telling = False
+        self._untold: dict[str, None] = {}
+        self._earliest = 0.0
+        self._telling: asyncio.Handle | None = None
 
     def configure(self, config: PimConfig, keys: Iterable[LinkKey], rendezvous_addresses: Iterable[Address]) -> None:
         """Speak PIM on exactly these interfaces, and be the RP at these addresses.
@@ -174,6 +180,8 @@ class PimService:
         """Say goodbye everywhere."""
         for key in list(self.links):
             self._close_link(key)
+        if self._telling is not None:
+            self._telling.cancel()
         if self.rendezvous is not None:
             self.rendezvous.close()
             self.rendezvous = None
@@ -217,10 +225,10 @@ class PimService:
             self._settle(interface, channel, None)
             self._tree.set_assert(interface, channel, AssertOutcome.NO_INFO)
         self._tree.set_designated(interface, family, designated=True)
-        self._tell()
+        self._tell(interface)
 
-    def _neighbors_changed(self, _: PimLink) -> None:
-        self._tell()
+    def _neighbors_changed(self, link: PimLink) -> None:
+        self._tell(link.interface)
 
     def _designated_changed(self, link: PimLink, event: DesignatedRouterChanged) -> None:
         # Without an address nobody was elected: hosts that ask are served as if PIM was not there.
@@ -274,12 +282,20 @@ class PimService:
             if channel not in plan.routes:
                 self._loop.call_soon(self._callbacks.source_met, channel)
 
-    def _tell(self) -> None:
-        """Report changed neighbours once a turn of the loop: a restart is a loss and a gain at once."""
-        if not self._is_telling:
-            self._is_telling = True
-            self._loop.call_soon(self._told)
+    def _tell(self, interface: str) -> None:
+        """Report changed neighbours once a turn of the loop, a restart being a loss and a gain at once.
+
+        Somebody who comes and goes all the time is reported so often and no more.
+        """
+        if not self._untold:
+            if self._loop.time() < self._earliest:
+                self._telling = self._loop.call_at(self._earliest, self._told)
+            else:
+                self._telling = self._loop.call_soon(self._told)
+        self._untold[interface] = None
 
     def _told(self) -> None:
-        self._is_telling = False
-        self._callbacks.neighbors_changed()
+        untold, self._untold = self._untold, {}
+        self._earliest = self._loop.time() + REST
+        for interface in untold:
+            self._callbacks.neighbors_changed(interface)

@@ -132,3 +132,22 @@ def test_sources_nobody_wants_any_more_are_forgotten(world):
     world.route(("lan0", None))
     world.native.reconsider()
     assert world.marked == []
+
+
+def test_neighbours_of_a_link_concern_the_sources_whose_routes_lead_there(world):
+    looked_at = []
+    world.route(("core0", ROUTER))
+    world.route(("eth9", ROUTER), source=OTHER)
+    world.select()
+    world.select(OTHER)
+    world.neighbors["core0", ROUTER] = ROUTER
+    towards = world.towards
+    world.towards = lambda address: looked_at.append(address) or towards(address)
+    world.native.neighbors_changed("lan0")
+    assert (looked_at, world.marked) == ([], [])
+    world.native.neighbors_changed("core0")
+    assert looked_at == [SOURCE]
+    assert world.marked == [(frozenset({GROUP}), frozenset({SOURCE}))]
+    world.native.forget_unused(lambda _: False)
+    world.native.neighbors_changed("core0")
+    assert looked_at == [SOURCE]

@@ -13,7 +13,7 @@ from agent.protocol.pim_packet import ALL_PIM_ROUTERS
 from agent.protocol.upstream import NativeUpstream, TunnelUpstream
 from agent.protocol.wire import pim
 from agent.protocol.wire.pim_addresses import encode_unicast
-from agent.service.pim_service import PimCallbacks, PimService
+from agent.service.pim_service import REST, PimCallbacks, PimService
 from agent.tree import InterestKind, Owner, Tree
 
 ROUTER, OTHER, BSR = ip_address("10.1.0.2"), ip_address("10.1.0.3"), ip_address("10.9.0.1")
@@ -70,17 +70,14 @@ class Link:
 @pytest.fixture
 async def world(monkeypatch):
     monkeypatch.setattr("agent.service.pim_service.PimLink", Link)
-    world = SimpleNamespace(towards=[("lan0", ROUTER)], told=0, tree=Tree(lambda _: TUNNEL), changed=0)
-
-    def neighbors_changed():
-        world.told += 1
+    world = SimpleNamespace(towards=[("lan0", ROUTER)], told=[], tree=Tree(lambda _: TUNNEL), changed=0)
 
     callbacks = PimCallbacks(
         get_interface=lambda _: None,
         select=lambda _: TUNNEL,
         route_metric=lambda _: 0,
         towards=lambda _: world.towards,
-        neighbors_changed=neighbors_changed,
+        neighbors_changed=world.told.append,
         source_met=lambda _: None,
         tree_changed=lambda: None,
     )
@@ -155,9 +152,25 @@ async def test_a_link_that_is_new_is_told_what_is_joined(world):
 async def test_neighbours_that_change_together_are_told_once(world):
     for each in (link(world, "lan0"), link(world, "lan1"), link(world, "lan0")):
         world.service._neighbors_changed(each)
-    assert world.told == 0
+    assert world.told == []
     await asyncio.sleep(0)
-    assert world.told == 1
+    assert world.told == ["lan0", "lan1"]
+
+
+async def test_a_neighbour_that_comes_and_goes_all_the_time_is_told_so_often(world, monkeypatch):
+    loop, timers = asyncio.get_running_loop(), []
+    began = loop.time()
+    world.service._neighbors_changed(link(world, "lan0"))
+    await asyncio.sleep(0)
+    monkeypatch.setattr(loop, "call_at", lambda when, call: timers.append((when, call)))
+    for _ in range(100):
+        world.service._neighbors_changed(link(world, "lan0"))
+        await asyncio.sleep(0)
+    assert world.told == ["lan0"]
+    [(when, tell)] = timers
+    assert when >= began + REST
+    tell()
+    assert world.told == ["lan0"] * 2
 
 
 async def test_a_link_that_is_closed_leaves_no_election_and_no_assert_behind(world):
