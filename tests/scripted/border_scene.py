@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 from lab import topology
-from lab.agents import Agent
+from lab.agents import Agent, gateway_configuration
 from lab.frr import FrrRouter, domain_router
 from lab.namespaces import Lab, wait_until
 from lab.scenario import Counting, Scenario
@@ -74,9 +74,9 @@ class Scene:
         """Whether a tunnel subscribes to a channel at the relay."""
         return any((row["source"], row["group"]) == (source, group) for row in self.scenario.relay.channels())
 
-    def wait_for_leave(self, group: str, seconds: float) -> None:
+    def wait_for_leave(self, group: str, seconds: float, source: str = SOURCE) -> None:
         """Wait until no tunnel subscribes to (source, `group`) any more."""
-        wait_until(lambda: not self.relay_has(group), seconds, f"{group} is left at the relay")
+        wait_until(lambda: not self.relay_has(group, source), seconds, f"{group} is left at the relay")
 
     def quiet(self) -> None:
         """End every receiver."""
@@ -87,14 +87,36 @@ class Scene:
 
 @contextmanager
 def border_scene(
-    directory: Path, sizes: dict[str, int], *, sections: str = "", frr: bool = True, **settings: Any
+    directory: Path,
+    sizes: dict[str, Any],
+    *,
+    sections: str = "",
+    pim: str = QUICK_PIM,
+    native: Collection[str] = (),
+    frr: bool = True,
+    **settings: Any,
 ) -> Iterator[Scene]:
-    """A lab with relay and border running, and FRR in each of the domain's routers."""
+    """A lab with relay and border running, and FRR in each of the domain's routers.
+
+    Args:
+        directory: for what the programs write.
+        sizes: of the topology.
+        sections: what follows [pim] in the border's configuration, or keys of it.
+        pim: the [pim] section.
+        native: downstream LANs of the lab that are native ones for the border.
+        frr: whether FRR runs.
+        settings: of the scenario.
+    """
     with ExitStack() as stack:
         lab = stack.enter_context(Lab(Topology(prefix=f"islt{os.getpid()}", **sizes)))
         relay = QUICK_QUERIES | settings.pop("relay", {})
-        sections = GATEWAY_SECTIONS + sections
-        scenario = stack.enter_context(Scenario(lab, directory, relay=relay, sections=sections, **settings))
+        sections = QUICK_LISTENERS + pim + sections
+        scenario = Scenario(lab, directory, relay=relay, sections=sections, **settings)
+        if native:
+            below = [name for name in lab.topology.downstream_interfaces if name not in native]
+            relays = [str(topology.RELAY.ipv4), str(topology.RELAY.ipv6)]
+            scenario.border.configure(gateway_configuration(below, relays, sections=sections, native=list(native)))
+        stack.enter_context(scenario)
         routers = []
         for index in range(1, lab.topology.routed + 1) if frr else ():
             router = FrrRouter(lab, lab.topology.routers()[index - 1], directory, domain_router(lab.topology, index))
