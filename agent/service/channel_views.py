@@ -91,7 +91,7 @@ class ChannelViews:
         ]
 
     def _without_record(self, channel: Channel, reason: str) -> ChannelStatus:
-        interests = self._interests(channel)
+        interests = self._interests(channel) + self._refused_interests(channel)
         return ChannelStatus(
             source=channel.source,
             group=channel.group,
@@ -154,6 +154,17 @@ class ChannelViews:
                     )
                 )
         return interests
+
+    def _refused_interests(self, channel: Channel) -> list[Interest]:
+        """Who asked for a channel that the policy does not give them."""
+        return [
+            Interest(
+                kind=InterestKind(owner.kind.value),
+                interface=owner.interface,
+                neighbor=None if neighbor is None else str(neighbor),
+            )
+            for owner, neighbor in self._role.admission.refused_to(channel)
+        ]
 
     def _asked_by(self, owner: Owner, channel: Channel) -> str | None:
         """The PIM neighbour that joined last; one that joined the group asked for each of its sources."""

@@ -126,6 +126,8 @@ class GatewayViews:
         if self._role.frr is not None:
             counters["frr"] = frr_counters(self._role.frr)
         counters["relays"] = dict(self._role.relays.counters)
+        counters["policy"] = {f"refused_{reason}": count for reason, count in self._role.admission.counts.items()}
+        counters["metadata"] = dict(self._role.metadata.counts)
         return {"gateway": dict(gateway), **counters, "pim": self._pim.control()}
 
     def counts(self) -> tuple[int, int]:
