@@ -182,7 +182,9 @@ class NeighborTable:
         before = self._neighbors.get(sender)
         self._release(sender)
         secondaries = tuple(dict.fromkeys(address for address in hello.addresses if self._is_free(address, sender)))
-        self._primaries.update(dict.fromkeys(secondaries, sender))
+        for address in secondaries:
+            self._disclaim(address)
+            self._primaries[address] = sender
         self._neighbors[sender] = _Neighbor(hello, secondaries, now if before is None else before.since, seconds)
         if seconds == math.inf:
             self._timers.cancel(sender)
@@ -196,10 +198,10 @@ class NeighborTable:
         return Greeting.KNOWN if before.secondaries == secondaries else Greeting.MOVED
 
     def _is_free(self, address: Address, sender: Address) -> bool:
-        """Whether a secondary address is nobody else's; the first to name it keeps it (RFC 7761 §4.3.4)."""
+        """Whether a secondary address is nobody's of whom we know better: not ours, nor one somebody speaks from."""
         if address == sender:
             return False
-        if address in self._own or address in self._neighbors or address in self._primaries or address.is_multicast:
+        if address in self._own or address in self._neighbors or address.is_multicast:
             self._refused["address_list_conflict"] += 1
             return False
         return True
@@ -208,10 +210,15 @@ class NeighborTable:
         """Forget a neighbour's secondary addresses, and whose secondary its primary one was thought to be."""
         for address in self.addresses_of(primary)[1:]:
             del self._primaries[address]
-        claimant = self._primaries.pop(primary, None)
+        self._disclaim(primary)
+
+    def _disclaim(self, address: Address) -> None:
+        """Take a secondary address from who named it before: of several the latest counts (RFC 7761 §4.3.4)."""
+        claimant = self._primaries.pop(address, None)
         if claimant is not None:
+            self._refused["address_list_conflict"] += 1
             other = self._neighbors[claimant]
-            other.secondaries = tuple(address for address in other.secondaries if address != primary)
+            other.secondaries = tuple(each for each in other.secondaries if each != address)
 
     def _remove(self, address: Address, reason: NeighborLostReason) -> None:
         self._release(address)

@@ -289,16 +289,26 @@ def test_secondary_addresses_name_the_neighbor() -> None:
 
 
 def test_addresses_of_somebody_else_are_refused() -> None:
-    """§4.3.4: ours, another neighbour's primary or secondary; the first to name one keeps it."""
+    """§4.3.4: ours, and those other neighbours speak from."""
     machine = beside_neighbors(HIGHER)
     machine.set_address(router(OURS), (secondary(9),), 0)
     greet(machine, LOWER, addresses=(secondary(1),))
     own_primary = router(THIRD)
-    listed = (secondary(1), secondary(2), secondary(2), router(OURS), secondary(9), router(HIGHER), own_primary)
+    listed = (secondary(2), secondary(2), router(OURS), secondary(9), router(HIGHER), own_primary)
     greet(machine, THIRD, addresses=listed)
     views = {view.address: view.secondaries for view in machine.neighbors()}
     assert views == {router(LOWER): (secondary(1),), router(HIGHER): (), router(THIRD): (secondary(2),)}
-    assert machine.refused == {"address_list_conflict": 4}
+    assert machine.refused == {"address_list_conflict": 3}
+
+
+def test_of_a_secondary_address_two_neighbors_name_the_latest_word_counts() -> None:
+    """§4.3.4."""
+    machine = interface()
+    greet(machine, LOWER, addresses=(secondary(1), secondary(2)))
+    greet(machine, HIGHER, addresses=(secondary(1),))
+    views = {view.address: view.secondaries for view in machine.neighbors()}
+    assert views == {router(LOWER): (secondary(2),), router(HIGHER): (secondary(1),)}
+    assert machine.refused == {"address_list_conflict": 1}
 
 
 def test_primary_address_overrules_a_secondary_one() -> None:
