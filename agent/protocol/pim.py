@@ -14,7 +14,7 @@ from agent.protocol.channels import Address, Channel, Family
 from agent.protocol.pim_assert import AssertTable
 from agent.protocol.pim_config import PimConfig
 from agent.protocol.pim_downstream import DownstreamTable, DownstreamView
-from agent.protocol.pim_events import AssertChanged, AssertOutcome, BootstrapReceived, PimEvent
+from agent.protocol.pim_events import AssertOutcome, BootstrapReceived, PimEvent
 from agent.protocol.pim_hellos import Hellos
 from agent.protocol.pim_neighbors import Greeting, NeighborTable, NeighborView
 from agent.protocol.pim_packet import ALL_PIM_ROUTERS, KINDS, PimPacket, decode_packet, encode_packet, refusal
@@ -71,7 +71,7 @@ class PimInterface:
         self._neighbors = NeighborTable(config, self._own_refused)
         self._downstream = DownstreamTable(config, family, self._own_refused)
         self._upstream = UpstreamJoins(config, self._neighbors, random)
-        self._asserts = AssertTable(config, family)
+        self._asserts = AssertTable(config, family, is_joined=self._downstream.is_joined)
         self._rendezvous = Rendezvous((), config.rendezvous_groups)
         self._packets: list[bytes] = []
         self._events: list[PimEvent] = []
@@ -260,8 +260,11 @@ class PimInterface:
 
     def events(self) -> list[PimEvent]:
         """Changes since the last call, drained; of interest the last state of each group that changed."""
+        interest = self._downstream.events()
+        self._asserts.interest_changed((change.group for change in interest), self._now)
+        self._follow_asserts(self._now)
         events, self._events = self._events, []
-        return [*self._neighbors.events(), *events, *self._rendezvous.events(), *self._downstream.events()]
+        return [*self._neighbors.events(), *events, *self._rendezvous.events(), *interest]
 
     # --- checks
 
@@ -319,7 +322,7 @@ class PimInterface:
                 pass
 
     def _receive_join_prune(self, message: JoinPrune, sender: Address, now: float) -> None:
-        if message.upstream != self._address and message.upstream not in self._secondaries:
+        if message.upstream != self._address:  # a secondary address of ours will not do (RFC 7761 §4.5.1, §4.5.2)
             self._upstream.overhear(message, now)
             return
         self._downstream.receive(message, sender, now, self._neighbors.prune_override_interval)
@@ -342,7 +345,8 @@ class PimInterface:
         """Hand on what was settled anew, and ask the winner for what we join (RPF', RFC 7761 §4.1.6)."""
         for event in self._asserts.events():
             self._events.append(event)
-            self._upstream.assert_changed(event.channel, _followed(event), now)
+            lost = event.outcome is AssertOutcome.LOSER
+            self._upstream.assert_changed(event.channel, event.winner if lost else None, now)
 
     # --- what we say
 
@@ -392,8 +396,3 @@ class PimInterface:
     def _send(self, message: Message) -> None:
         assert self._address is not None
         self._packets.append(encode_packet(message, self._address, ALL_PIM_ROUTERS[self._family]))
-
-
-def _followed(event: AssertChanged) -> Address | None:
-    """Whom to ask instead of the neighbour that the routing says, or None."""
-    return event.winner if event.outcome is AssertOutcome.LOSER else None

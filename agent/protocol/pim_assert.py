@@ -1,14 +1,15 @@
 """Asserts of one interface: which of several routers on a link forwards a channel (RFC 7761 §4.6).
 
-The owner says of which channels packets can go out here (`set_forwarding`: CouldAssert) and which ones come in here
-from a router that may be replaced (`set_tracking`); it keeps saying so while the assert is lost, for a loser that no
-longer tracks has forgotten that it lost. Nothing is held of other channels, apart from sources of a tracked (*,G) that
+The owner says of which channels packets can go out here (`set_forwarding`: CouldAssert), which ones come in here from a
+router that may be replaced (`set_tracking`) and which ones neighbours ask for (`is_joined`); it keeps saying so while
+the assert is lost, for a loser that no longer tracks has forgotten that it lost. Nothing is held of other channels, apart from sources of a tracked (*,G) that
 another router claims.
 """
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
 
@@ -42,12 +43,26 @@ class AssertTable:
         refused: Asserts that were not taken into account, by reason.
     """
 
-    def __init__(self, config: PimConfig, family: Family, address: Address | None = None) -> None:
-        """`address` is ours on the link, by which ties are broken; None while there is none."""
+    def __init__(
+        self,
+        config: PimConfig,
+        family: Family,
+        address: Address | None = None,
+        is_joined: Callable[[Channel], bool] = lambda _: False,
+    ) -> None:
+        """Make a table that knows nothing.
+
+        Args:
+            config: times and limits.
+            family: family served.
+            address: ours on the link, by which ties are broken; None while there is none.
+            is_joined: whether a neighbour on the link asked us for exactly this channel.
+        """
         self.refused: Counter[str] = Counter()
         self._config = config
         self._family = family
         self._address = address
+        self._is_joined = is_joined
         self._metrics: dict[Channel, tuple[int, int]] = {}
         self._tracked: set[Channel] = set()
         self._standings: dict[Channel, _Standing] = {}
@@ -108,6 +123,12 @@ class AssertTable:
         for affected in self._affected(channel):
             if self.outcome(affected) is AssertOutcome.LOSER:
                 self._move(affected, AssertTrigger.RPF_MOVED, now)
+
+    def interest_changed(self, groups: Iterable[Address], now: float) -> None:
+        """Neighbours on the link ask us for other channels of these groups than before."""
+        for group in groups:
+            for channel in list(self._settled_of.get(group, ())):
+                self._review(channel, now)
 
     def data_received(self, channel: Channel, now: float) -> None:
         """A packet of (S,G) came in on this interface, which is not where it should come from."""
@@ -202,8 +223,11 @@ class AssertTable:
         return channel in self._metrics and self._address is not None
 
     def _tracking_desired(self, channel: Channel) -> bool:
-        """AssertTrackingDesired: also of a source whose (*,G) is forwarded or tracked (RFC 7761 §4.6.1)."""
-        return any(each in self._metrics or each in self._tracked for each in (channel, _any_source(channel)))
+        """AssertTrackingDesired: also of what is asked for but not here yet, and by way of (*,G) (RFC 7761 §4.6.1)."""
+        return any(
+            each in self._metrics or each in self._tracked or self._is_joined(each)
+            for each in (channel, _any_source(channel))
+        )
 
     def _my_metric(self, channel: Channel) -> AssertMetric | None:
         """my_assert_metric: of (S,G), or in its place of (*,G); None is infinite (RFC 7761 §4.6.3)."""

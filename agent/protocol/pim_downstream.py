@@ -196,6 +196,10 @@ class DownstreamTable:
         entry = group.shared if channel.source is None else group.joined.get(channel.source)
         return None if entry is None else entry.neighbor
 
+    def is_joined(self, channel: Channel) -> bool:
+        """Whether a neighbour asks for exactly this channel."""
+        return self.joined_by(channel) is not None
+
     def views(self) -> Iterator[DownstreamView]:
         """Every state."""
         for group in self._groups.values():
