@@ -213,3 +213,18 @@ def test_the_log_tells_of_neighbours_in_pairs_of_key_and_value(make_domain):
     assert f"pim neighbor down interface=down0 neighbor={ROUTER} reason=" in log
     assert "pim designated router interface=down0 family=4" in log
     assert json.dumps(log)
+
+
+def test_a_default_route_will_do_once_frr_resolves_by_it(make_domain):
+    """Unless told, FRR's RPF passes a default route over, towards a source as towards a rendezvous point."""
+    away = "10.255.0.1"
+    scenario, (router,) = make_domain(sections=AS_RENDEZVOUS.replace(RENDEZVOUS, away))
+    router.configure(
+        f"no ip route {topology.EXTERNAL_PREFIXES[0]} {RENDEZVOUS}\n"
+        f"ip nht resolve-via-default\nip pim rp {away} 239.1.0.0/16\n"
+    )
+    assert SOURCE.rpartition(".")[0] not in router.vtysh("show ip route")
+    wait_for_neighbor(scenario)
+    for group in (GROUP, topology.ASM_GROUP_IPV4):
+        scenario.send(group, "--rate", "100")
+        scenario.receive(group, any_source=group != GROUP).wait_for_more(20)
