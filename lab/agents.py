@@ -189,6 +189,17 @@ class Agent:
             raise LabError(f"{self.place.name}: GET {resource}: {answer.status_code} {answer.text[:500]}")
         return answer.json()
 
+    def ask(self, method: str, resource: str, body: dict[str, object]) -> None:
+        """Have the agent do something: PUT or POST of /v1/`resource`.
+
+        Raises:
+            LabError: the agent refused.
+            httpx.TransportError: it does not answer.
+        """
+        answer = self._client.request(method, f"/v1/{resource}", json=body)
+        if answer.is_error:
+            raise LabError(f"{self.place.name}: {method} {resource}: {answer.status_code} {answer.text[:500]}")
+
     def tunnels(self, state: str = "established") -> list[dict[str, Any]]:
         """Tunnels in a state."""
         return [tunnel for tunnel in self.get("tunnels")["items"] if tunnel["state"] == state]

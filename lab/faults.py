@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from dataclasses import dataclass, fields
+from ipaddress import ip_address
 from typing import Final
 
 from agent.protocol.channels import Address
@@ -30,6 +31,7 @@ class Faults:
         limit: Queries carry the L flag.
         gateway_field: "keep", or "strip" the gateway address and the G flag from Queries.
         other_address: answers leave from another address.
+        mute: groups whose packets never reach the gateway.
         key: number of the key that response MACs are made with; another number is a key rotation.
     """
 
@@ -43,6 +45,7 @@ class Faults:
     limit: bool = False
     gateway_field: str = "keep"
     other_address: bool = False
+    mute: tuple[str, ...] = ()
     key: int = 0
 
     @classmethod
@@ -56,7 +59,7 @@ class Faults:
         if unknown:
             raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")
         faults = cls(**values)  # type: ignore[arg-type]
-        faults.only = tuple(faults.only)
+        faults.only, faults.mute = tuple(faults.only), tuple(faults.mute)
         for name in faults.only:
             if name not in MessageType.__members__:
                 raise ValueError(f"no such message type: {name}")
@@ -83,7 +86,7 @@ class Disturbance:
 
     def towards_gateway(self, data: bytes) -> list[bytes]:
         """What of a relay's message reaches the gateway."""
-        if self.faults.silence:
+        if self.faults.silence or (self.faults.mute and _group(data) in self.faults.mute):
             return []
         return self._deliver(self._alter(self._translate_mac(data)), to_gateway=True)
 
@@ -127,3 +130,11 @@ class Disturbance:
         copies = [data, data] if touched and self._random.random() < faults.duplicate else [data]
         held, self._held[to_gateway] = self._held[to_gateway], None
         return copies if held is None else [*copies, held]
+
+
+def _group(data: bytes) -> str | None:
+    """Where the packet in a Multicast Data message goes, None for any other message."""
+    if len(data) < 42 or data[0] != MessageType.MULTICAST_DATA:
+        return None
+    packet = data[2:]
+    return str(ip_address(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]))

@@ -52,6 +52,19 @@ def test_silence_stops_the_relay_but_not_the_gateway():
     assert made.towards_relay(REQUEST) == [REQUEST]
 
 
+@pytest.mark.parametrize(("group", "other"), [("232.1.1.1", "232.1.1.2"), ("ff3e::8000:1", "ff3e::8000:2")])
+def test_muted_groups_alone_never_reach_the_gateway(group, other):
+    made = disturbance(mute=[group])
+    source = ip_address("2001:db8::1" if ":" in group else "192.0.2.9")
+    data = {
+        to: MulticastData(IPPacket(source, ip_address(to), 17, bytes(12)).encode()).encode() for to in (group, other)
+    }
+    assert made.towards_gateway(data[group]) == []
+    assert made.towards_gateway(data[other]) == [data[other]]
+    assert made.towards_gateway(QUERY.encode()) == [QUERY.encode()]
+    assert made.towards_gateway(data[group][:10]) == [data[group][:10]]
+
+
 def test_total_loss_spares_message_types_not_named():
     made = disturbance(loss=1.0, only=["MULTICAST_DATA"])
     assert made.towards_gateway(MulticastData(INNER).encode()) == []
