@@ -1,8 +1,8 @@
 """Debian 12's kernel, Linux 6.1: no segmentation offload on a tap, and as User Mode Linux no IPv6 multicast routing.
 
-The last two tests boot it and run tests of this directory in it, the first test of this file among them. Its one CPU is
-slow under ptrace, hence low rates, few tests of each kind, and no judgement of timing or load. What its kernel lacks is
-skipped by name.
+The last three tests boot it and run tests of this directory in it, the first test of this file among them. Its one CPU
+is slow under ptrace, hence low rates, few tests of each kind, and no judgement of timing or load. What its kernel lacks
+is skipped by name.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from lab.frr import missing_for_frr
 from lab.kernel_amt.guest import DIRECTORY, Guest
 from lab.namespaces import LabError
 from lab.topology import SSM_GROUP_IPV4, SSM_GROUP_IPV6
@@ -57,7 +58,7 @@ $PYTHON -m pytest -p no:cacheprovider -q --tb=short --basetemp=/var/tmp/tests -k
 A_HANG = 300.0  # seconds; on an idle machine a quarter of that
 HERE = Path(__file__).parent
 LACKING = re.compile(
-    r"no (IPV6 multicast routing with table 253|IPV[46] multicast routing with table (77|4242)) in this"
+    r"FRR needs |no (IPV6 multicast routing with table 253|IPV[46] multicast routing with table (77|4242)) in this"
 )
 
 
@@ -104,3 +105,22 @@ def test_sockets_links_and_agents_work_as_debian_12_runs_them(make_lab) -> None:
     files = ["test_linux_6_1.py", "test_rawlink.py", "test_relay_fanout.py", "test_interfaces_monitor.py"]
     chosen = " ".join(SOCKETS_AND_AGENTS.split())
     assert passed_in_the_guest(make_lab(receivers=0), [*files, "test_udp_sockets.py"], chosen) >= 38
+
+
+BORDER = """
+    (test_engine_native and (253-4 or (link_in_place and [4]))) or (test_engine_live_live and 4-packet)
+    or (test_channel_moves and becomes_native and [4])
+    or (test_pim_links and (goodbye or forward_one)) or (test_unicast_routes and (goes_is_told or leads_elsewhere))
+    or (test_unicast_rules and (takes_the_default or (changed_default and [4])))
+    or (test_frr_mode and unicast_to_the_source)
+"""
+
+
+@pytest.mark.uml
+@pytest.mark.slow
+def test_native_sources_pim_and_frr_beside_us_work_as_debian_12_runs_them(make_lab) -> None:
+    """Upcalls, moves in place, duplicates packet by packet, PIM on links and on the tap, rules for unicast."""
+    files = ["test_engine_native.py", "test_engine_live_live.py", "test_channel_moves.py", "test_pim_links.py"]
+    files += ["test_unicast_routes.py", "test_unicast_rules.py", "test_frr_mode.py"]
+    chosen = " ".join(BORDER.split())
+    assert passed_in_the_guest(make_lab(receivers=0), files, chosen) >= (11 if missing_for_frr() else 12)
