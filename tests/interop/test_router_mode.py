@@ -216,7 +216,7 @@ def test_the_log_tells_of_neighbours_in_pairs_of_key_and_value(make_domain):
 
 
 def test_a_default_route_will_do_once_frr_resolves_by_it(make_domain):
-    """Unless told, FRR's RPF passes a default route over, towards a source as towards a rendezvous point."""
+    """Unless told, the RPF of FRR 8.4 passes a default route over, towards a source as towards a rendezvous point."""
     away = "10.255.0.1"
     scenario, (router,) = make_domain(sections=AS_RENDEZVOUS.replace(RENDEZVOUS, away))
     router.configure(
