@@ -134,7 +134,8 @@ class Disturbance:
 
 def _group(data: bytes) -> str | None:
     """Where the packet in a Multicast Data message goes, None for any other message."""
-    if len(data) < 42 or data[0] != MessageType.MULTICAST_DATA:
-        return None
     packet = data[2:]
-    return str(ip_address(packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]))
+    if data[:1] != bytes((MessageType.MULTICAST_DATA,)) or not packet:
+        return None
+    destination = packet[16:20] if packet[0] >> 4 == 4 else packet[24:40]
+    return str(ip_address(destination)) if len(destination) in {4, 16} else None

@@ -43,8 +43,10 @@ class RelayWatch:
         counted = self._engine.tunnel_traffic()
         silent = []
         for name, tunnel in tunnels.items():
-            if name not in counted or not tunnel.has_groups:
+            if name not in counted:
                 self._tunnels.forget(name)
+            elif not tunnel.has_groups:
+                self._tunnels.rest(name, counted[name].packets, now)
             elif self._tunnels.observe(name, counted[name].packets, now):
                 silent.append(name)
         return silent

@@ -77,8 +77,7 @@ class SilenceWatch:
         """Take a sample; True when a tunnel that carried packets is to be probed, until `probed` tells that it was."""
         flow = self._flows.get(tunnel)
         if flow is None:
-            self._flows[tunnel] = _TunnelFlow(packets, now, now)
-            return False
+            flow = self._flows[tunnel] = _TunnelFlow(0, now, now)
         flow.watch(packets, now, self.silence)
         silent = now - flow.moved_at
         if not flow.is_flowing or silent < self.silence:
@@ -98,8 +97,12 @@ class SilenceWatch:
         flow = self._flows.get(tunnel)
         return flow is not None and flow.is_flowing and now - flow.moved_at <= self.silence / 2
 
+    def rest(self, tunnel: str, packets: int, now: float) -> None:
+        """Nothing is wanted of a tunnel: what comes from here on begins anew."""
+        self._flows[tunnel] = _TunnelFlow(packets, now, now)
+
     def forget(self, tunnel: str) -> None:
-        """Start over for a tunnel: it was closed, or nothing is wanted of it."""
+        """A tunnel was closed."""
         self._flows.pop(tunnel, None)
 
 

@@ -56,13 +56,12 @@ def test_silence_stops_the_relay_but_not_the_gateway():
 def test_muted_groups_alone_never_reach_the_gateway(group, other):
     made = disturbance(mute=[group])
     source = ip_address("2001:db8::1" if ":" in group else "192.0.2.9")
-    data = {
-        to: MulticastData(IPPacket(source, ip_address(to), 17, bytes(12)).encode()).encode() for to in (group, other)
-    }
-    assert made.towards_gateway(data[group]) == []
-    assert made.towards_gateway(data[other]) == [data[other]]
-    assert made.towards_gateway(QUERY.encode()) == [QUERY.encode()]
-    assert made.towards_gateway(data[group][:10]) == [data[group][:10]]
+    muted, heard = (
+        MulticastData(IPPacket(source, ip_address(to), 17, bytes(40)).encode()).encode() for to in (group, other)
+    )
+    assert made.towards_gateway(muted) == []
+    for data in (heard, QUERY.encode(), muted[:10]):
+        assert made.towards_gateway(data) == [data]
 
 
 def test_total_loss_spares_message_types_not_named():

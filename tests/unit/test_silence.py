@@ -119,10 +119,18 @@ def test_a_counter_that_starts_over_is_no_silence(tunnel):
     assert tunnel.run(3.0, packets=0)[:1] == [2.5]
 
 
-def test_a_forgotten_tunnel_starts_over(tunnel):
-    tunnel.run(5.0)
+def test_what_comes_before_the_first_look_counts(tunnel):
     tunnel.watch.forget("t")
+    tunnel.packets = 5
+    assert tunnel.run(3.0, packets=0) == [2.5]
+
+
+def test_a_tunnel_of_which_nothing_was_wanted_starts_over(tunnel):
+    tunnel.burst(10, 3.0)
+    tunnel.watch.rest("t", tunnel.packets, tunnel.now)
     assert tunnel.run(10.0, packets=0) == []
+    tunnel.run(PERIOD)
+    assert tunnel.run(3.0, packets=0) == [2.0]
 
 
 def test_memory_is_bounded(tunnel):
