@@ -140,7 +140,7 @@ def _channel(source: str, group: str) -> Channel:
     except ValueError as error:
         raise click.UsageError(str(error)) from error
     if not is_forwardable_group(channel.group):
-        raise click.UsageError(f"{group} is link-local: it never leaves its network")
+        raise click.UsageError(f"{group} is local: it never leaves its network")
     if channel.source is None and is_ssm_group(channel.group):
         raise click.UsageError(f"{group} is source-specific (RFC 4607): name the source")
     return channel

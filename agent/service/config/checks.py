@@ -149,7 +149,7 @@ def _join(join: StaticJoin, section: GatewaySection) -> str | None:
     except ValueError as error:
         return str(error)
     if not is_forwardable_group(channel.group):
-        return f"{channel.group} has link-local scope and is never forwarded"
+        return f"{channel.group} has link-local scope or is for the routers of one domain, and is never forwarded"
     if channel.source is None and is_ssm_group(channel.group):
         return f"{channel.group} is source-specific (RFC 4607): it needs a source"
     if not (section.ipv4 if channel.group.version == 4 else section.ipv6):
