@@ -180,9 +180,12 @@ class Agent:
             raise RefusedError("needs_restart", "[api] can only be changed by a restart")
         try:
             self._role.reconfigure(configuration)
-        except OSError as error:
+        except RefusedError:
+            raise
+        except Exception as error:
+            _log.warning("configuration not applied, returning to the one before: %s", error)
             self._role.reconfigure(previous)
-            raise RefusedError("not_applicable", f"the host refuses it: {error}") from error
+            raise RefusedError("not_applicable", f"it cannot be applied: {error}") from error
         logs.configure(configuration.log)
 
     def close(self, *, farewell: bool = True) -> None:

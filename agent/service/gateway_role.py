@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from typing import Final
 
 from agent.dataplane.engine import Engine, EngineError
@@ -88,36 +89,51 @@ class GatewayRole:
         """
         self._loop = loop
         self._on_lost = on_lost
+        self._is_draining = False
+        self._counted_bytes = (loop.time(), 0)
         self.configuration = configuration
         self.tree = Tree(self._upstream_of, self._native_upstream_of)
         self.listeners: dict[tuple[str, Family], Listener] = {}
-        state_dir = configuration.gateway.state_dir
+        self._opened = ExitStack()
+        self._farewell = False
         built = build_engine(loop, configuration, self._new_source)
         self.engine: Engine = built.engine
         self.engine_reason = built.reason
-        self._release = built.release
+        self._opened.callback(built.release)
+        self._opened.callback(self.engine.close)
         self.missing_families = built.missing
         self.frr = built.frr
         self._open_link: OpenLink = RawLink if built.frr is None else built.frr.open_link
         self._families = tuple(family for family in families(configuration) if family not in built.missing)
+        try:
+            self._build(configuration)
+            self._start()
+        except BaseException:
+            self.close(farewell=False)
+            raise
+
+    def _build(self, configuration: Configuration) -> None:
+        """Make the parts and tell them of each other; each is closed with the others once it is there."""
+        loop, state_dir, opened = self._loop, configuration.gateway.state_dir, self._opened
         interfaces = wish_interfaces(configuration)
         self.joins = StaticJoins(state_dir / "joins.journal", self.tree, interfaces, self._families)
         self._policed = policy_config(configuration)
         self.admission = AdmissionControl(self.tree, self._policy(), loop.time, self.changed)
-        try:
-            self.monitor = InterfaceMonitor(loop, self._interface_changed)
-            self.pim = GatewayPim(
-                loop, self.tree, self.admission, self._interface, self._select, self.changed, self._open_link
-            )
-        except OSError:
-            self.engine.close()
-            self._release()
-            raise
+        self.monitor = InterfaceMonitor(loop, self._interface_changed)
+        opened.callback(self.monitor.close)
+        self.pim = GatewayPim(
+            loop, self.tree, self.admission, self._interface, self._select, self.changed, self._open_link
+        )
+        opened.callback(self.pim.close)
+        opened.callback(self._close_listeners)
         self.discovery = RelayDiscovery(loop, configuration, self._relays_found)
+        opened.callback(self._close_discovery)
         self.relays = RelayDirectory(
             loop, configuration, self.engine, PortStore(state_dir / "ports.json"), self._relays_changed, self.discovery
         )
+        opened.callback(lambda: self.relays.close(farewell=self._farewell))
         self.control = ChannelControl(loop, self.tree, self.engine, self.tunnels, self.pim.service)
+        opened.callback(self.control.close)
         self.relays.on_closing = self.control.forget_tunnel
         self.relays.on_lost = self.control.upstream_failed
         self.relays.on_established = self.control.upstream_recovered
@@ -128,13 +144,7 @@ class GatewayRole:
         self.engine.on_wrong_interface = self._wrong_interface
         self.engine.on_unknown_source = self.pim.on_source = self._unknown_source
         self.metadata = ChannelMetadata(loop, self._find_servers, self._metadata_came)
-        self._counted_bytes = (loop.time(), 0)
-        self._is_draining = False
-        try:
-            self._start()
-        except BaseException:
-            self.close(farewell=False)
-            raise
+        opened.callback(self.metadata.close)
 
     @property
     def draining(self) -> bool:
@@ -198,18 +208,17 @@ class GatewayRole:
         self.control.apply()
 
     def close(self, *, farewell: bool = True) -> None:
-        """Leave every channel, tear tunnels down and take everything out of the kernel."""
-        self.control.close()
-        self.metadata.close()
-        self.relays.close(farewell=farewell)
+        """Leave every channel, tear tunnels down and take everything out of the kernel, whatever fails on the way."""
+        self._farewell = farewell
+        self._opened.close()
+
+    def _close_discovery(self) -> None:
         if self.discovery.is_enabled:
             self._closing = self._loop.create_task(self.discovery.close())
+
+    def _close_listeners(self) -> None:
         for listener in self.listeners.values():
             listener.close()
-        self.pim.close()
-        self.engine.close()
-        self._release()
-        self.monitor.close()
 
     def _start(self) -> None:
         self.engine.set_local_networks(self._local_networks())
