@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from agent.protocol.channels import Address, Family
-from agent.protocol.wire.errors import Malformed, Truncated
+from agent.protocol.wire.errors import Malformed, Truncated, WireError
 from agent.protocol.wire.pim_addresses import decode_unicast, encode_unicast
 from agent.protocol.wire.pim_messages import Hello, LanPruneDelay
 
@@ -37,8 +38,11 @@ def decode_hello(data: bytes, offset: int, family: Family) -> Hello:
     hello = Hello()
     addresses: list[Address] = []
     for kind, value in _options(data, offset):
-        if kind in _ADDRESS_LISTS:
+        if kind == OPTION_ADDRESS_LIST:
             addresses += _decode_addresses(value, family)
+        elif kind == OPTION_ADDRESS_LIST_OLD:
+            with suppress(WireError):  # of private use: what is no address list is another's option
+                addresses += _decode_addresses(value, family)
         elif kind in _READERS:
             hello = _READERS[kind](hello, value)
     return replace(hello, addresses=tuple(addresses[:MOST_ADDRESSES]))
@@ -101,7 +105,6 @@ def _lan_prune_delay(hello: Hello, value: bytes) -> Hello:
     return replace(hello, lan_prune_delay=delay)
 
 
-_ADDRESS_LISTS: Final = frozenset((OPTION_ADDRESS_LIST, OPTION_ADDRESS_LIST_OLD))
 _READERS: Final[dict[int, Callable[[Hello, bytes], Hello]]] = {
     OPTION_HOLDTIME: lambda hello, value: replace(hello, holdtime=_number(value, 2, "holdtime")),
     OPTION_LAN_PRUNE_DELAY: _lan_prune_delay,
