@@ -87,7 +87,9 @@ class PimNeighbor:
         index = socket.if_nametoindex(interface)
         if self._family is Family.IPV4:
             member = struct.pack("=4s4si", self._routers.packed, b"", index)
-            opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", b"", self.address.packed, index))
+            opened.setsockopt(
+                socket.IPPROTO_IP, socket.IP_MULTICAST_IF, struct.pack("=4s4si", b"", self.address.packed, index)
+            )
             opened.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, member)
             opened.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 0)
             self._destination: tuple[object, ...] = (str(self._routers), 0)
