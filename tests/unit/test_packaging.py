@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from agent.service.config import Role, parse
+from agent.service.config import GatewayMode, Role, parse
 
 PACKAGING = Path(__file__).parents[2] / "packaging"
 CAPABILITIES = {"CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_BPF"}
@@ -25,6 +25,15 @@ def unit():
 def test_the_examples_are_valid(role):
     path = PACKAGING / f"{role.value}.toml"
     assert parse(path.read_text(), str(path)).role is role
+
+
+@pytest.mark.parametrize(("name", "mode"), [("border", GatewayMode.ROUTER), ("border-frr", GatewayMode.FRR)])
+def test_the_examples_of_a_border_are_valid_and_find_relays_themselves(name, mode):
+    path = PACKAGING / f"{name}.toml"
+    configuration = parse(path.read_text(), str(path))
+    assert configuration.gateway.mode is mode
+    assert [method.value for method in configuration.discovery.methods] == ["driad"]
+    assert configuration.gateway.ipv6 is (mode is GatewayMode.ROUTER)
 
 
 def test_the_unit_gives_exactly_the_capabilities_the_agent_uses(unit):
