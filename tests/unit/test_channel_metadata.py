@@ -137,3 +137,31 @@ def test_host_meta_without_a_restconf_root_is_refused(document):
 def test_a_container_without_a_bandwidth_is_refused(document):
     with pytest.raises(MetadataError):
         bandwidth_in(document)
+
+
+async def test_servers_that_never_answer_keep_the_others_waiting_no_longer_than_one_lookup(monkeypatch):
+    monkeypatch.setattr("agent.service.channel_metadata._LOOKUP_SECONDS", 0.05)
+    answers = Answers(Server())
+    asked, silence = [], asyncio.Event()
+
+    async def find(name):
+        asked.append(name)
+        await silence.wait()
+
+    answers.metadata._find_servers = find
+    channels = [Channel(CHANNEL.source, CHANNEL.group + number) for number in range(100)]
+    assert [answers.metadata.expected(channel) for channel in channels] == [None] * 100
+    await asyncio.wait(answers.metadata._tasks.values(), timeout=5)
+    assert [answers.metadata.expected(channel) for channel in channels] == [0.0] * 100
+    assert (len(asked), answers.metadata.counts) == (8, {"timeout": 100})
+
+
+async def test_a_mistake_on_the_way_is_an_answer_too(caplog):
+    answers = Answers(Server())
+
+    async def find(_):
+        raise UnicodeError("a label nobody can read")
+
+    answers.metadata._find_servers = find
+    assert await answers.expected() == 0.0
+    assert answers.metadata.counts == {"error": 1}
