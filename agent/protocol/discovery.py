@@ -1,9 +1,10 @@
 """Relay discovery (RFC 8777): what the methods found becomes one list, in order of preference.
 
 The methods stand in the configured order. Within DRIAD the records' precedence decides, within DNS-SD the priority of
-the services; then addresses that can be reached before those that cannot, IPv6 before IPv4 (RFC 6724 §6, the rules
-that do not need to know how far away an address is), and among equals chance: a random seed of the process, so that
-many gateways spread over many relays while each of them keeps its choice when it asks again.
+the services; then addresses that can be reached before those that cannot, and IPv6 before IPv4 but for the ranges that
+are worse (RFC 6724 §6, rules 1 and 6, which do not need to know how far away an address is); among equals chance: a
+random seed of the process, so that many gateways spread over many relays while each of them keeps its choice when it
+asks again.
 """
 
 from __future__ import annotations
@@ -13,10 +14,25 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from ipaddress import IPv6Address
+from ipaddress import IPv6Address, ip_network
+from typing import Final
 
 from agent.protocol.channels import Address, is_unicast
 from agent.protocol.wire.amt import PORT
+
+_IPV4_PRECEDENCE: Final = 35
+_IPV6_PRECEDENCE: Final = 40
+_WORSE_IPV6: Final = tuple(
+    (ip_network(network), precedence)
+    for network, precedence in (
+        ("2002::/16", 30),
+        ("2001::/32", 5),
+        ("fc00::/7", 3),
+        ("fec0::/10", 1),
+        ("3ffe::/16", 1),
+    )
+)
+"""Default policy table of RFC 6724 §2.1, of addresses that can be a relay's; the highest precedence goes first."""
 
 
 class DiscoveryMethod(Enum):
@@ -138,7 +154,7 @@ def order_candidates(
 
     def order(location: RelayLocation) -> tuple[bool, int, int, int, float, bool]:
         # The same place told with and without the D bit is the one to discover at: nothing else is sure to work.
-        return (*group(location), -location.address.version, _chance(location, seed), not location.discover)
+        return (*group(location), -_policy_precedence(location.address), _chance(location, seed), not location.discover)
 
     ordered: dict[tuple[Address, int], RelayLocation] = {}
     preferences: dict[tuple[bool, int, int], int] = {}
@@ -169,6 +185,13 @@ def combine(
         return Answer(source, candidates, Outcome.FOUND, expires, is_complete)
     outcome = Outcome.FAILED if Outcome.FAILED in outcomes else Outcome.NOTHING
     return Answer(source, (), outcome, expires, is_complete)
+
+
+def _policy_precedence(address: Address) -> int:
+    """Precedence of an address in the default policy table (RFC 6724 §2.1)."""
+    if address.version == 4:
+        return _IPV4_PRECEDENCE
+    return next((precedence for network, precedence in _WORSE_IPV6 if address in network), _IPV6_PRECEDENCE)
 
 
 def _chance(location: RelayLocation, seed: bytes) -> float:
