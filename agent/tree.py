@@ -140,13 +140,6 @@ class Tree:
         """What `owner` wants of `group`."""
         return self._interests.get(group, {}).get(owner, NOTHING)
 
-    def withdraw_interface(self, interface: str) -> None:
-        """Withdraw every interest on `interface`, and what DR elections and Asserts said of it."""
-        for group, owners in list(self._interests.items()):
-            for owner in [owner for owner in owners if owner.interface == interface]:
-                self.set_interest(owner, group, NOTHING)
-        self._dirty.update(dict.fromkeys(self._gates.forget_interface(interface)))
-
     def set_designated(self, interface: str, family: Family, *, designated: bool) -> None:
         """Say whether we are the DR of a link; if not, IGMP and MLD wishes there count only where we won the Assert."""
         if self._gates.set_designated(interface, family, designated=designated):

@@ -74,14 +74,6 @@ class Gates:
             self._asserts.setdefault(key, known)[channel.source] = outcome
         return True
 
-    def forget_interface(self, interface: str) -> set[Address]:
-        """Drop what was said of an interface; returns the groups that had an Assert there."""
-        self._not_designated = {key for key in self._not_designated if key[0] != interface}
-        gone = [key for key in self._asserts if key[0] == interface]
-        for key in gone:
-            del self._asserts[key]
-        return {group for _, group in gone}
-
     def effective(self, owner: Owner, group: Address, wanted: Filter) -> Filter:
         """What of `owner`'s filter counts (RFC 7761 §4.1.6: pim_include and lost_assert)."""
         asserts = self._asserts.get((owner.interface, group), _NO_ASSERTS)

@@ -95,10 +95,8 @@ class ChannelMetadata:
     async def _look_up(self, channel: Channel, source: Address) -> None:
         bandwidth, outcome = 0.0, "nothing_published"
         try:
-            async with (
-                asyncio.timeout(_LOOKUP_SECONDS),
-                self._free,
-            ):  # servers that never answer keep nobody waiting long
+            # The wait for a turn counts too: servers that never answer keep nobody else waiting for long.
+            async with asyncio.timeout(_LOOKUP_SECONDS), self._free:
                 found = await self._ask_servers(source, channel.group)
             if found is not None:
                 bandwidth, outcome = found, "published"

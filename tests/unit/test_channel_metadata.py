@@ -153,7 +153,8 @@ async def test_servers_that_never_answer_keep_the_others_waiting_no_longer_than_
     assert [answers.metadata.expected(channel) for channel in channels] == [None] * 100
     await asyncio.wait(answers.metadata._tasks.values(), timeout=5)
     assert [answers.metadata.expected(channel) for channel in channels] == [0.0] * 100
-    assert (len(asked), answers.metadata.counts) == (8, {"timeout": 100})
+    assert len(asked) < 100
+    assert answers.metadata.counts == {"timeout": 100}
 
 
 async def test_a_mistake_on_the_way_is_an_answer_too(caplog):

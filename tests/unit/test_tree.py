@@ -153,18 +153,6 @@ def test_interest_is_told_by_owner():
     assert tree.outgoing(Channel(TWO, SSM)) == interfaces("dmz0")
 
 
-def test_interface_can_be_withdrawn_with_all_its_owners():
-    tree = Tree(everything_by("t"))
-    tree.set_interest(LAN, SSM, Filter.include([ONE]))
-    tree.set_interest(OPERATOR, GROUP, Filter.exclude())
-    tree.set_interest(DMZ, SSM, Filter.include([ONE]))
-    tree.changed()
-    tree.withdraw_interface("lan0")
-    assert set(tree.changed()) == {SSM, GROUP}
-    assert list(tree.groups()) == [SSM]
-    assert tree.outgoing(Channel(ONE, SSM)) == interfaces("dmz0")
-
-
 def test_changed_names_each_group_once_and_drains():
     tree = Tree(everything_by("t"))
     tree.set_interest(LAN, SSM, Filter.include([ONE]))
@@ -377,7 +365,7 @@ def test_a_lost_assert_withholds_a_channel_for_everybody_until_it_is_over():
     assert tree.plan(SSM).subscriptions == {"t": Filter.include([TWO])}
     tree.set_assert("lan0", Channel(ONE, SSM), AssertOutcome.LOSER)
     assert tree.changed() == []
-    tree.withdraw_interface("lan0")
+    tree.set_assert("lan0", Channel(ONE, SSM), AssertOutcome.NO_INFO)
     tree.set_interest(LAN, SSM, Filter.include([ONE]))
     assert tree.plan(SSM).routes.keys() == {Channel(ONE, SSM)}
 
