@@ -1,4 +1,4 @@
-"""Debian's pimd 2.3 in the lab's namespaces, from where lab/packages.sh unpacks it: it cannot be installed beside FRR."""
+"""Debian's pimd 2.3 in the lab's namespaces, where lab/packages.sh unpacks it: apt has it or FRR, never both."""
 
 from __future__ import annotations
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from agent.dataplane.engine import (
     DUPLICATE_WINDOW,
     Counters,
+    EngineError,
     FirstPacket,
     InterfaceUpcall,
     NewSource,
@@ -18,8 +19,9 @@ from agent.dataplane.engine import (
     TunnelSocket,
     ignore,
 )
-from agent.dataplane.userspace_channels import ChannelTable
+from agent.dataplane.userspace_channels import ChannelTable, key_of
 from agent.dataplane.userspace_flow import DONT_FRAGMENT_SOURCE, Flow, flow_of
+from agent.dataplane.userspace_handover import Handover, Handovers
 from agent.dataplane.userspace_output import TapOutput
 from agent.dataplane.userspace_routes import KernelRoutes
 from agent.dataplane.userspace_state import TunnelState
@@ -76,6 +78,7 @@ class UserspaceEngine:
         self._tap = tap
         self._routes = KernelRoutes(loop, tap.name, routers, self._tell_wrong_interface, self._tell_unknown_source)
         self._channels = ChannelTable(loop, self._routes, on_new_source, self._tell_first_packet, duplicate_window)
+        self._handovers = Handovers(loop)
         self._receiver = BatchReceiver()
         self._tunnels: dict[str, TunnelState] = {}
         self._flows: dict[tuple[Key, int], Flow | Refusal] = {}
@@ -131,10 +134,19 @@ class UserspaceEngine:
         Raises:
             EngineError: the kernel cannot forward it.
         """
-        self._channels.set(channel, tunnels, interfaces, incoming)
+        handover = self._prepare_handover(channel, interfaces, incoming)
+        try:
+            self._channels.set(channel, tunnels, interfaces, incoming)
+        except EngineError:
+            if handover is not None:
+                handover.close()
+            raise
+        if handover is not None:
+            self._handovers.begin(key_of(channel), handover)
 
     def remove_channel(self, channel: Channel) -> None:
         """Stop forwarding; nothing happens when the channel is unknown."""
+        self._handovers.end(key_of(channel))
         self._channels.remove(channel)
 
     def set_group(self, group: Address, tunnels: frozenset[str]) -> None:
@@ -207,6 +219,7 @@ class UserspaceEngine:
         for name in tuple(self._tunnels):
             self.remove_tunnel(name)
         self._channels.close()
+        self._handovers.close()
         self._routes.close()
         if self._rule is not None:
             self._rule.close()
@@ -229,6 +242,15 @@ class UserspaceEngine:
 
     def _tell_unknown_source(self, channel: Channel, interface: str) -> None:
         self.on_unknown_source(channel, interface)
+
+    def _prepare_handover(self, channel: Channel, interfaces: frozenset[str], incoming: str | None) -> Handover | None:
+        """Get ready for a channel that turns native; one that comes from tunnels (again) needs nothing passed on."""
+        state = self._channels.get(channel)
+        if incoming is None:
+            self._handovers.end(key_of(channel))
+        if incoming is None or state is None or state.incoming is not None or not state.tunnels:
+            return None
+        return self._handovers.prepare(channel, frozenset(state.tunnels), incoming, interfaces)
 
     def _is_local(self, address: Address) -> bool:
         return any(address in network for network in self._networks if network.version == address.version)
@@ -337,13 +359,22 @@ class UserspaceEngine:
         start = train.members[index][0]
         return flow_of(bytes(self._receiver.memory[start + AMT_HEADER_SIZE : start + train.size]), mark, self._is_local)
 
+    def _packets(self, flow: Flow, train: Train) -> Iterator[bytes]:
+        for position, *_ in train.members:
+            yield bytes(flow.settled(self._receiver.memory[position + AMT_HEADER_SIZE : position + train.size]))
+
     def _emit(self, tunnel: TunnelState, flow: Flow, train: Train) -> None:
         count = len(train.members)
         channel = self._channels.admit(flow.channel, tunnel.settings.name, count)
+        size = train.size - AMT_HEADER_SIZE
+        if flow.channel in self._handovers:
+            passed = self._handovers.pass_on(flow.channel, tunnel.settings.name, self._packets(flow, train))
+            tunnel.packets += passed
+            tunnel.bytes += passed * size
+            count -= passed
         if isinstance(channel, Refusal):
             self._refused[channel] += count
             return
-        size = train.size - AMT_HEADER_SIZE
         if channel.incoming is not None:
             train.members = []
         elif channel.copies is not None:
@@ -353,8 +384,8 @@ class UserspaceEngine:
             self._refused[Refusal.DUPLICATE] += copies
             tunnel.withheld.packets += copies
             tunnel.withheld.bytes += copies * size
-            if not train.members:
-                return
+        if not train.members:
+            return
         taken = self._output.write(flow, train)
         octets = taken * size
         channel.packets += taken

@@ -131,6 +131,11 @@ class ChannelTable:
         return channel if channel is not None and tunnel in channel.tunnels else None
 
 
+def key_of(channel: Channel) -> bytes:
+    """Source and group as they stand in packets, 8 or 32 octets; the group alone for (*,G)."""
+    return (b"" if channel.source is None else channel.source.packed) + channel.group.packed
+
+
 def _channel_of(octets: bytes) -> Channel:
     half = len(octets) // 2
     family = socket.AF_INET if half == 4 else socket.AF_INET6

@@ -3,7 +3,8 @@
 The old upstream forwards until the first packet of the new one was seen, or until it is clear that none will come soon.
 Between tunnels both are forwarded meanwhile, each packet once (`agent.dataplane.engine`, live-live); copies are looked
 for a little longer, because the tunnels' delays differ. Between a tunnel and a native interface the kernel's route
-moves from one to the other in place; what the delays differ by is lost or doubled.
+moves from one to the other in place: towards the native one the engine passes on what the tunnel was behind by
+(`agent.dataplane.userspace_handover`), towards the tunnel what it is behind by is doubled.
 
 A channel that turns back to a tunnel it left so lately that copies are still looked for keeps both for the whole time:
 what is left of the old request would pass for the first packet of the new one.

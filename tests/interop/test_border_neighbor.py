@@ -1,5 +1,6 @@
-"""Router mode and a scripted PIM neighbour: IPv6, which Debian's routers do not speak, and very many channels at once."""
+"""Router mode and a scripted PIM neighbour: IPv6, which Debian's routers lack, and very many channels at once."""
 
+import itertools
 import socket
 import time
 from ipaddress import ip_address
@@ -129,7 +130,7 @@ def test_very_many_channels_in_one_stream_are_all_subscribed_and_hellos_stay_in_
         wait_until(lambda: carried(scene.scenario.relay) == 0, 30, "none is at the relay", interval=0.5)
         measured("from the first Join until all are left again, s", time.monotonic() - began)
         times = router.hellos()[heard:]
-        gaps = [late - early for early, late in zip(times, times[1:], strict=False)]
+        gaps = [late - early for early, late in itertools.pairwise(times)]
         measured("longest time between Hellos, s", max(gaps))
         assert max(gaps) < 3.0, "neighbours would have forgotten us"
 

@@ -3,6 +3,8 @@
 It looks at its timers once in 5 s: a holdtime of ours below that would have it forget us between two Hellos.
 """
 
+from contextlib import ExitStack
+
 import pytest
 from scripted.border_scene import border_scene, channel_row, measured, pim_neighbors
 
@@ -31,12 +33,12 @@ NEIGHBOR = str(topology.router_upstream(1).ipv4)
 def streams(_nothing_abandoned, tmp_path_factory):
     """A receiver of one source and one of every source, both behind pimd."""
     directory = tmp_path_factory.mktemp("pimd")
-    with border_scene(directory, {"routed": 1}, pim=PIM, frr=False) as scene:
-        with PimdRouter(scene.lab, scene.names.router, directory, CONFIGURATION):
-            wait_until(lambda: pim_neighbors(scene.scenario.border), 40, "pimd is a neighbour")
-            for group in (GROUP, SHARED):
-                scene.scenario.send(group, "--rate", "200")
-            yield scene, scene.receive(GROUP), scene.receive(SHARED, any_source=True)
+    with border_scene(directory, {"routed": 1}, pim=PIM, frr=False) as scene, ExitStack() as stack:
+        stack.enter_context(PimdRouter(scene.lab, scene.names.router, directory, CONFIGURATION))
+        wait_until(lambda: pim_neighbors(scene.scenario.border), 40, "pimd is a neighbour")
+        for group in (GROUP, SHARED):
+            scene.scenario.send(group, "--rate", "200")
+        yield scene, scene.receive(GROUP), scene.receive(SHARED, any_source=True)
 
 
 @pytest.mark.parametrize("index", [0, 1], ids=["source", "any source"])

@@ -1,4 +1,4 @@
-"""Router mode as the rendezvous point of FRR's routers: shared trees out of the tunnel, Registers answered and stopped."""
+"""Router mode as the rendezvous point of FRR's routers: shared trees out of the tunnel, Registers stopped."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""A PIM router with a script for a mind, in a namespace of the lab: says Hello by itself, and what a test has it say."""
+"""A scripted PIM router in a namespace of the lab: says Hello by itself, and else what a test has it say."""
 
 from __future__ import annotations
 
