@@ -3,6 +3,7 @@
 import json
 import sys
 import time
+from datetime import datetime
 
 import pytest
 
@@ -228,3 +229,37 @@ def test_a_default_route_will_do_once_frr_resolves_by_it(make_domain):
     for group in (GROUP, topology.ASM_GROUP_IPV4):
         scenario.send(group, "--rate", "100")
         scenario.receive(group, any_source=group != GROUP).wait_for_more(20)
+
+
+def test_a_reload_of_pim_costs_frrs_receivers_nothing(make_domain):
+    scenario, (router,) = make_domain()
+    wait_for_neighbor(scenario)
+    scenario.send(GROUP, "--rate", "200")
+    receiver = scenario.receive(GROUP)
+    wait_for_channel(scenario)
+    receiver.wait_for_more(20)
+    (before,), since = neighbors(scenario), channel_row(scenario)["since"]
+    file = scenario.border.place.configuration
+    for section in ("[pim]\ndr_priority = 7", "[pim]\nassert_metric = 5\npropagation_delay = 0.2"):
+        etag = scenario.border.get("status")["configuration"]["etag"]
+        file.write_text(file.read_text().replace("[pim]", section, 1))
+        scenario.border.reload()
+        wait_until(
+            lambda etag=etag: scenario.border.get("status")["configuration"]["etag"] != etag, 10.0, "it is loaded"
+        )
+        receiver.wait_for_more(10.0, packets=300)
+    wait_until(
+        lambda: (
+            router.json("show ip pim interface detail")[topology.ROUTER_UPSTREAM]["drAddress"]
+            == str(topology.border_downstream(0).ipv4)
+        ),
+        10.0,
+        "FRR knows the new priority",
+    )
+    (after,) = neighbors(scenario)
+    assert after["generation_id"] == before["generation_id"]
+    assert after["uptime"] > before["uptime"]
+    moment = datetime.fromisoformat(channel_row(scenario)["since"])
+    assert abs((moment - datetime.fromisoformat(since)).total_seconds()) < 0.001  # the clocks' rounding
+    figures = receiver.finish()
+    assert figures["lost"] == figures["duplicates"] == 0
