@@ -151,6 +151,10 @@ class Scenario:
         """Set the faults between gateway and relay, those not named being off; the proxy's counters."""
         return faulty_relay.tell(self.control, **faults)
 
+    def pim_neighbors(self) -> list[dict[str, Any]]:
+        """The border's PIM neighbours."""
+        return [row for row in self.border.get("neighbors")["items"] if row["kind"] == "pim"]
+
     def send(self, group: str, *options: str) -> subprocess.Popen[str]:
         """Start a numbered stream from the source's namespace."""
         return self._start(self.lab.topology.source, "send", group, "--interface", topology.HOST_INTERFACE, *options)

@@ -1,4 +1,4 @@
-"""`make bench`: everything measured in one run, written to docs/bench.md and docs/bench.png."""
+"""`make bench`: everything measured in one run, written to docs/bench.md, docs/bench-border.md and docs/bench.png."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 import click
 
-from lab.bench import engine, idle, join_latency, manager, manager_report, relay, report
+from lab.bench import border, border_report, engine, idle, join_latency, manager, manager_report, relay, report
 from lab.bench.engine_needs import missing_for_engine
 from lab.namespaces import missing_for_namespaces
 
@@ -54,6 +54,11 @@ def _measure_manager(results: report.Results) -> None:
     results.left_out += results.manager.left_out
 
 
+def _measure_border(results: report.Results) -> None:
+    results.border = border.measure(border.Size(), _say)
+    results.left_out += results.border.left_out
+
+
 def _say(text: str) -> None:
     click.echo(f"  {text}")
 
@@ -63,6 +68,7 @@ _PARTS: Final[dict[str, Callable[[report.Results], None]]] = {
     "relay": _measure_relay,
     "joins": _measure_joins,
     "idle": _measure_idle,
+    "border": _measure_border,
     "manager": _measure_manager,
 }
 
@@ -85,6 +91,8 @@ def main(context: click.Context, only: tuple[str, ...], directory: Path) -> None
     directory.mkdir(exist_ok=True)
     (directory / "bench.md").write_text(report.page(results))
     report.plot(results, directory / "bench.png")
+    if results.border is not None:
+        click.echo(f"written: {border_report.write(results.border, directory)}")
     _tell(report.aims(results))
     click.echo(f"written: {directory / 'bench.md'} and {directory / 'bench.png'}")
 
@@ -102,6 +110,21 @@ def measure_manager(relays: int, tunnels: int, interval: int, seconds: float) ->
     results = manager.measure(manager.Size(relays, tunnels, interval, seconds), _say)
     click.echo("\n" + manager_report.section(results))
     _tell(manager_report.aims(results))
+
+
+_BORDER_SIZE: Final = border.Size()
+
+
+@main.command("border")
+@click.option("--channels", default=_BORDER_SIZE.channels, show_default=True, type=click.IntRange(100, 19_000))
+@click.option("--joins", default=_BORDER_SIZE.joins, show_default=True, type=click.IntRange(10, 2000))
+@click.option("--states", default=_BORDER_SIZE.states, show_default=True, type=click.IntRange(1000, 900_000))
+@click.option("--directory", default="docs", type=click.Path(path_type=Path), show_default=True)
+def measure_border(channels: int, joins: int, states: int, directory: Path) -> None:
+    """Measure the border beside PIM routers alone, at any size, and write bench-border.md."""
+    results = border.measure(border.Size(channels, joins, states), _say)
+    _tell(border_report.aims(results))
+    click.echo(f"written: {border_report.write(results, directory)}")
 
 
 def _tell(aims: list[manager_report.Aim]) -> None:

@@ -115,7 +115,7 @@ def _destination(packet: bytes) -> bytes:
 
 
 @contextmanager
-def _stream(namespace: str, group: Address) -> Iterator[None]:
+def stream(namespace: str, group: Address) -> Iterator[None]:
     """An even stream to `group` while the block runs."""
     ended = threading.Event()
     with inside(namespace):
@@ -139,7 +139,7 @@ def _timed_join(scenario: Scenario, watch: Watch, group: Address) -> float:
     names = scenario.lab.topology
     channel = Channel(topology.SOURCE.of(group.version), group)
     with (
-        _stream(names.source, group),
+        stream(names.source, group),
         inside(names.receiver()),
         multicast_receiver(group, topology.PAYLOAD_PORT) as receiver,
     ):

@@ -12,7 +12,8 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.bench import manager_report
+from lab.bench import border_report, manager_report
+from lab.bench.border_report import BorderResults
 from lab.bench.idle import Idle
 from lab.bench.join_latency import JoinLatency
 from lab.bench.manager_report import ManagerResults
@@ -28,6 +29,7 @@ class Results:
         relay: rows of `lab.bench.relay`, each with a `load` added.
         joins: join latencies.
         idle: cost of idle channels.
+        border: beside PIM routers, on a page of its own.
         manager: of the relay manager.
         left_out: what was not measured, and why.
     """
@@ -36,6 +38,7 @@ class Results:
     relay: list[dict[str, Any]] = field(default_factory=list)
     joins: list[JoinLatency] = field(default_factory=list)
     idle: list[Idle] = field(default_factory=list)
+    border: BorderResults | None = None
     manager: ManagerResults = field(default_factory=ManagerResults)
     left_out: list[str] = field(default_factory=list)
 
@@ -156,7 +159,8 @@ def aims(results: Results) -> list[tuple[str, str, bool]]:
             reached = f"{idle.resident_bytes / 1e6:.0f} MB, {idle.processor_share:.2%}"
             within = idle.resident_bytes < 150e6 and idle.processor_share < 0.03
             found.append((f"{idle.role}, 10,000 idle channels: under 150 MB and 3 % of a core", reached, within))
-    return found + manager_report.aims(results.manager)
+    border = border_report.aims(results.border) if results.border is not None else []
+    return found + border + manager_report.aims(results.manager)
 
 
 def _manager(results: Results) -> str:
