@@ -69,24 +69,22 @@ class AdmissionControl:
         asked = self._asked(group, wanted, held)
         for channel in held.keys() - asked:
             self.policy.release(channel, held.pop(channel))
-        refused: dict[Channel, Refusal] = {}
         before = self._refused.pop(key, None)
         self._waiting.pop(key, None)
-        for channel in asked - held.keys():
+        # What was refused before is for `retry` to look at: the more is refused, the less another wish may cost.
+        refused = {} if before is None else {one: why for one, why in before.refused.items() if one in asked}
+        for channel in asked - held.keys() - refused.keys():
             refusal = self._take(channel, Asker(owner.interface, neighbor(channel)), held)
             if refusal is not None:
                 refused[channel] = refusal
+                self._tell(owner, channel, refusal, None)
         if held:
             self._held[key] = held
         else:
             self._held.pop(key, None)
         if refused:
-            self._refused[key] = Wish(wanted, refused, neighbor)
-            if any(self._may_change(owner, refusal) for refusal in refused.values()):
-                self._waiting[key] = None
-            known = before.refused if before is not None else {}
-            for channel, refusal in refused.items():
-                self._tell(owner, channel, refusal, known.get(channel))
+            wish = self._refused[key] = Wish(wanted, refused, neighbor, before.unseen if before is not None else 0)
+            self._wait(key, wish)
         self._tree.set_interest(owner, group, _fulfilled(group, wanted, held))
         self._on_changed()
 
@@ -171,9 +169,6 @@ class AdmissionControl:
     def _retry(self, key: tuple[Owner, Address], most: int) -> int:
         """Look again at `most` channels of one wish; on how many it was."""
         wish = self._refused[key]
-        if wish.wanted.mode is FilterMode.EXCLUDE:
-            self.wish(*key, wish.wanted, wish.neighbor)
-            return 1 + len(self._held.get(key, ()))
         channels = list(islice(wish.refused, most))
         wish.unseen = max(wish.unseen - len(channels), 0)
         self._retry_these(key, wish, channels)
@@ -181,7 +176,7 @@ class AdmissionControl:
 
     def _retry_these(self, key: tuple[Owner, Address], wish: Wish, channels: list[Channel]) -> None:
         """Look again at refused channels of a wish, and put them behind the others."""
-        (owner, group), held = key, self._held.get(key, {})
+        owner, held = key[0], self._held.get(key, {})
         before = len(held)
         for channel in channels:
             known = wish.refused.pop(channel)
@@ -191,12 +186,14 @@ class AdmissionControl:
                 self._tell(owner, channel, refusal, known)
         if len(held) > before:
             self._held[key] = held
-            self._tree.set_interest(owner, group, _fulfilled(group, wish.wanted, held))
-            self._on_changed()
-        self._waiting.pop(key, None)
-        if not wish.refused:
-            del self._refused[key]
-        elif wish.unseen or any(self._may_change(owner, refusal) for refusal in wish.refused.values()):
+            self.wish(*key, wish.wanted, wish.neighbor)
+        else:
+            self._waiting.pop(key, None)
+            self._wait(key, wish)
+
+    def _wait(self, key: tuple[Owner, Address], wish: Wish) -> None:
+        """Have a wish looked at again, behind the others, if that may bring anything."""
+        if wish.unseen or any(self._may_change(key[0], refusal) for refusal in wish.refused.values()):
             self._waiting[key] = None
 
     @staticmethod

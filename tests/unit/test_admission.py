@@ -126,6 +126,29 @@ def test_however_many_sources_of_a_group_wait_a_sample_looks_at_so_many():
     assert desk.reasons() == desk.control._waiting == {}
 
 
+def test_another_source_costs_no_second_look_at_those_that_were_refused():
+    asked = []
+    desk = Desk(room=asked.append)
+    desk.wish(many(100))
+    desk.wish(many(101))
+    assert len(asked) == 101
+    assert desk.control.counts == {"channel_limit": 101}
+    desk.wish(many(1))
+    assert desk.reasons() == {ONE: Refusal.CHANNEL_LIMIT}
+
+
+def test_an_any_source_wish_that_waited_takes_the_place_of_the_sources_carried_meanwhile():
+    room = [True, False, False, True]
+    desk = Desk(room=lambda _: room.pop(0))
+    desk.wish(Filter.include((ONE,)), ANY)
+    assert desk.wish(Filter.exclude((TWO,)), ANY) == Filter.include((ONE,))
+    desk.control.retry()
+    desk.control.retry()
+    assert desk.tree.interest(HOSTS, ANY) == Filter.exclude((TWO,))
+    assert desk.control.policy.count == 1
+    assert desk.reasons() == desk.control._waiting == {}
+
+
 def test_new_rules_reach_all_that_was_refused_sample_by_sample():
     desk = Desk(PolicyConfig(allow_by_default=False))
     desk.wish(many(2500))
