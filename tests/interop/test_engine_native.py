@@ -130,13 +130,33 @@ def test_a_channel_moves_from_a_tunnel_to_a_link_in_place(make_bench, version) -
     assert deleted == 0, "the entry was changed, not deleted"
     bench.native.send(*native)
     bench.arrives(native[-1])
-    bench.relay.send(tunnelled[0])
+    bench.relay.send(native[-1])
     bench.border.run_until(lambda: bench.border.refused(Refusal.DUPLICATE) == 1)
     assert sorted(bench.wire.collect()) == sorted(map(one_hop_on, (*tunnelled, *native)))
     traffic = bench.engine.traffic(channel)
     assert traffic is not None
     assert traffic.packets == len(tunnelled) + len(native)
     assert bench.engine.feed_traffic(channel) == {"relay": 6}
+
+
+@VERSIONS
+def test_the_rest_of_a_tunnel_is_passed_on_and_no_other_tunnels(make_bench, version) -> None:
+    bench, channel = make_bench(), channel_of(version)
+    bench.border.add_tunnel("second", 2269)
+    stranger = bench.border.relay(2269, receiving=1)
+    bench.border.forward(version)
+    packets = [datagram(version, bytes([n]) * 50) for n in range(4)]
+    bench.relay.send(packets[0])
+    bench.arrives(packets[0])
+    bench.engine.set_channel(channel, frozenset(), frozenset({"down0"}), "down1")
+    stranger.send(packets[3])
+    bench.border.run_until(lambda: bench.border.refused(Refusal.NOT_SUBSCRIBED) == 1)
+    bench.relay.send(packets[1], packets[2])
+    bench.arrives(packets[2])
+    bench.engine.remove_channel(channel)
+    bench.relay.send(packets[3])
+    bench.border.run_until(lambda: bench.border.refused(Refusal.NOT_SUBSCRIBED) == 2)
+    assert sorted(bench.wire.collect()) == sorted(map(one_hop_on, packets[:3]))
 
 
 @VERSIONS

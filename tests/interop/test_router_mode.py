@@ -139,14 +139,14 @@ def test_a_restart_of_pimd_brings_the_stream_back(make_domain):
     assert channel_row(scenario)["interests"] == [INTEREST]
 
 
-def test_a_pimd_that_stops_leaves_nothing_behind(make_domain):
+def test_a_pimd_that_crashed_leaves_nothing_behind(make_domain):
     scenario, (router,) = make_domain()
     wait_for_neighbor(scenario)
     scenario.send(GROUP, "--rate", "200")
     receiver = scenario.receive(GROUP)
     wait_for_channel(scenario)
     receiver.wait_for_more(20)
-    router.stop("pimd")
+    router.kill("pimd")
     wait_for_none(scenario, 25)  # at the latest when the holdtime of its last Join is over
     wait_until(lambda: not neighbors(scenario), 10, "the neighbour is gone")
 

@@ -34,10 +34,6 @@ QUICK_LISTENERS = "".join(
 GATEWAY_SECTIONS = QUICK_LISTENERS + QUICK_PIM
 """Keys of [pim] may follow."""
 QUICK_QUERIES = {"query_interval": 1.0, "query_response_interval": 0.5}
-JOIN_HOLDTIME = 17.5
-"""3.5 times FRR's shortest Join/Prune interval of 5 s."""
-NEIGHBOR_HOLDTIME = 4.0
-"""Of FRR's Hellos, and a little more than of ours."""
 SOURCE = str(topology.SOURCE.ipv4)
 WRONG = ("lost", "duplicates", "reordered")
 
