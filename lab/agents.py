@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -89,9 +90,10 @@ class AgentPlace:
 class Agent:
     """One `amt-agent run`, restarted as often as wanted."""
 
-    def __init__(self, lab: Lab, place: AgentPlace, configuration: str) -> None:
-        """`configuration` lacks state_dir and [api], which `place` gives."""
+    def __init__(self, lab: Lab, place: AgentPlace, configuration: str, *, wrapper: Sequence[str] = ()) -> None:
+        """`configuration` lacks state_dir and [api], which `place` gives; `wrapper` is a command that starts it."""
         self.place = place
+        self._wrapper = wrapper
         self._lab = lab
         self._process: subprocess.Popen[Any] | None = None
         self._client = httpx.Client(
@@ -120,7 +122,7 @@ class Agent:
     def launch(self) -> None:
         """Start the agent."""
         with self.place.log.open("a") as log:
-            command = [*PROGRAM, "run", "--config", str(self.place.configuration)]
+            command = [*self._wrapper, *PROGRAM, "run", "--config", str(self.place.configuration)]
             self._process = self._lab.start(self.place.namespace, *command, stdout=log, stderr=log)
 
     def wait_until_ready(self) -> None:
