@@ -46,12 +46,15 @@ resolvers = "{SERVER}"
 domain = "lab.example"
 query_timeout = 1.0
 negative_ttl = 1.0
+maximum_ttl = 2.0
 [igmp]
 query_interval = 4.0
 query_response_interval = 1.0
+startup_query_interval = 1.0
 [mld]
 query_interval = 4.0
 query_response_interval = 1.0
+startup_query_interval = 1.0
 """
 
 
@@ -70,9 +73,11 @@ class Border:
         self.names = NameServer(
             self.lab, self.lab.topology.internet, self.directory / "names", zones, addresses=(SERVER,)
         )
+        self.relay.launch()
+        self.agent.launch()
         self.names.start()
-        self.relay.start()
-        self.agent.start()
+        for agent in (self.relay, self.agent):
+            agent.wait_until_ready()
 
     def receive(self, group: str) -> Counting:
         program = [sys.executable, "-m", "lab"]
@@ -81,6 +86,10 @@ class Border:
         options = [source, group, "--interface", HOST_INTERFACE, "--every", "0.1"]
         receiver = self.lab.topology.receiver(0)
         return Counting(group, self.lab.start(receiver, *program, "receive", *options, stdout=subprocess.PIPE))
+
+    def answers(self, outcome: str) -> int:
+        """How often discovery came to that."""
+        return int(self.agent.get("statistics")["control"]["discovery"].get(f"answers_{outcome}", 0))
 
     def relays(self) -> set[str]:
         return {str(tunnel["relay_address"]) for tunnel in self.agent.tunnels()}
@@ -102,8 +111,10 @@ def make_border(make_lab: Callable[..., Lab], tmp_path: Path):
             border.names.stop()
 
 
-@pytest.mark.parametrize("group", [SSM_GROUP_IPV4, SSM_GROUP_IPV6])
-@pytest.mark.parametrize(("delegation", "discover"), [(Delegation.CNAME, 0), (Delegation.DNAME, 1)])
+@pytest.mark.parametrize(
+    ("group", "delegation", "discover"),
+    [(SSM_GROUP_IPV4, Delegation.CNAME, 0), (SSM_GROUP_IPV6, Delegation.DNAME, 1)],
+)
 def test_the_relay_of_the_source_is_found(make_border, group, delegation, discover):
     border = make_border("driad")
     source = SOURCE.of(6 if ":" in group else 4)
@@ -142,6 +153,21 @@ def test_a_stream_does_not_notice_that_its_records_change(make_border):
     figures = counting.finish()
     assert (figures["lost"], figures["duplicates"]) == (0, 0)
     assert str(RELAY.ipv4) in border.relays()
+
+
+def test_a_stream_outlives_the_name_server(make_border):
+    """Longer than answers are kept: `maximum_ttl` is 2 s here."""
+    border = make_border("driad")
+    (zone,) = source_zones(SOURCE.ipv4, [f"10 0 1 {RELAY.ipv4}"], ttl=TTL)
+    border.start(zone)
+    counting = border.receive(SSM_GROUP_IPV4)
+    counting.wait_for_more(20.0)
+    border.names.stop()
+    wait_until(lambda: border.answers("failed") >= 1, 60.0, "nothing is known of the source any more")
+    counting.wait_for_more(20.0, packets=500)
+    figures = counting.finish()
+    assert (figures["lost"], figures["duplicates"]) == (0, 0)
+    assert border.relays() == {str(RELAY.ipv4)}
 
 
 def test_the_relay_of_the_domain_is_found(make_border):
