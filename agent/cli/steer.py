@@ -67,7 +67,8 @@ def joins(client: AgentClient, as_json: bool) -> None:
 def drain(client: AgentClient, state: str, as_json: bool) -> None:
     """Turn new tunnels away before maintenance (on), or take them again (off).
 
-    A relay tells new gateways to go elsewhere and keeps the tunnels it has.
+    A relay tells new gateways to go elsewhere and keeps the tunnels it has. A gateway leaves its channels and says
+    goodbye to its PIM neighbours, so that another border of the link takes over.
 
     \b
     Example: drain, wait until the last tunnel is gone, stop:
