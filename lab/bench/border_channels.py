@@ -30,7 +30,7 @@ SCRIPTED: Final = "scripted neighbour"
 RELAY: Final[dict[str, object]] = {"channels_per_tunnel": 20_000, "query_interval": float(REFRESH_SECONDS)}
 _GROUPS_A_SOCKET: Final = 1000
 _PATIENCE: Final = 60.0
-_SETTLE_SECONDS: Final = 12.0  # an agent looks closely for the first packet of a new channel so long
+_SETTLE_SECONDS: Final = 10.5  # an agent looks closely for the first packet of a new channel so long
 
 
 @dataclass(frozen=True, slots=True)

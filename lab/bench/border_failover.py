@@ -20,7 +20,7 @@ DETECTION: Final = SILENCE * 1.25
 RATE: Final = 500.0
 _PATIENCE: Final = 15.0
 _STEADY: Final = int(2.5 * SILENCE * RATE)  # packets after which a silence means something
-_AFTER: Final = int(RATE)
+_AFTER: Final = int(RATE / 2)
 _PATIENT: Final[dict[str, object]] = {"query_interval": 30.0}  # it is not the next Request that notices
 _QUICK: Final[dict[str, object]] = {"query_interval": 1.0, "query_response_interval": 0.5}
 

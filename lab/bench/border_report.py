@@ -175,8 +175,8 @@ def _bottleneck(results: BorderResults) -> str:
     if row is None or not row.messages:
         return ""
     return (
-        f"\nFRR said {row.messages:,} messages, one for each new (S,G), in {row.spoken / row.joined:.0%} of the time"
-        " until all were subscribed.\n"
+        f"\nFRR said {row.messages:,} messages, one for each new (S,G), within {row.spoken:.1f} s of the"
+        f" {row.joined:.1f} s until all were subscribed; the rest is the agent's and the relay's.\n"
     )
 
 
