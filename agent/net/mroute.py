@@ -235,7 +235,7 @@ class MulticastRouter:
             if error.errno == errno.EADDRINUSE:
                 raise MulticastRoutingBusyError(
                     f"another daemon (pimd, pim6d, smcroute, mrouted) owns {self.family.name} multicast routing table "
-                    f"{self.table}: stop it, or give the agent a table of its own"
+                    f"{self.table}: stop it, set gateway.mroute_table to another one, or use mode frr beside FRR"
                 ) from error
             raise MulticastRoutingUnsupportedError(
                 f"no {self.family.name} multicast routing with table {self.table} in this kernel: {error.strerror}"

@@ -147,9 +147,10 @@ class GatewayViews:
         yield from self._channel_problems()
         yield from interface_problems(self.interfaces())
         yield from self._querier_problems()
-        yield from self._pim.problems(self._role.configuration.gateway.native)
+        gateway = self._role.configuration.gateway
+        yield from self._pim.problems(gateway.native, None if self._role.frr is None else gateway.tunnel_interface)
         if self._role.frr is not None:
-            yield from frr_problems(self._role.frr, self._role.configuration.gateway.tunnel_interface)
+            yield from frr_problems(self._role.frr, gateway.tunnel_interface)
 
     def _relay_problems(self) -> Iterator[Problem]:
         for tunnel in self._role.tunnels.values():
@@ -189,7 +190,7 @@ class GatewayViews:
                 yield Problem(
                     code="no_querier_address",
                     severity=Severity.WARNING,
-                    message=f"{name} has no address to send queries from; give it {wanted}, "
+                    message=f"{name} has no address to speak to hosts and routers from; give it {wanted}, "
                     f"or switch IPv{family} off in [gateway].",
                     subject=name,
                 )

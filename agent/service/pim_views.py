@@ -82,16 +82,15 @@ class PimViews:
             counts["sent"] += sum(point.sent.values())
         return dict(counts)
 
-    def problems(self, native: tuple[str, ...]) -> Iterator[Problem]:
-        """What keeps PIM from doing its work; `native` are the interfaces that need a neighbour."""
-        links = self._service.links.items()
+    def problems(self, native: tuple[str, ...], frr: str | None) -> Iterator[Problem]:
+        """What keeps PIM from doing its work.
+
+        Args:
+            native: interfaces that need a neighbour.
+            frr: the interface FRR has to be a neighbour on, None in mode `router`.
+        """
         for name in native:
-            here = [link for (interface, _), link in links if interface == name]
-            if (
-                here
-                and any(link.machine.address for link in here)
-                and not any(link.machine.neighbors() for link in here)
-            ):
+            if self._is_alone(name):
                 yield Problem(
                     code="no_pim_neighbor",
                     severity=Severity.WARNING,
@@ -99,6 +98,19 @@ class PimViews:
                     "native; check PIM on the router there.",
                     subject=name,
                 )
+        if frr is not None and self._is_alone(frr):
+            yield Problem(
+                code="no_pim_neighbor",
+                severity=Severity.WARNING,
+                message=f"FRR is not heard on {frr} and asks for nothing; `amt-agent frr-config` prints what to tell "
+                "it, `amt-agent doctor` what is missing. With an IGMP proxy instead set pim.enabled = false.",
+                subject=frr,
+            )
+
+    def _is_alone(self, name: str) -> bool:
+        """Whether PIM is spoken on an interface and nobody answers."""
+        here = [link for (interface, _), link in self._service.links.items() if interface == name]
+        return any(link.machine.address for link in here) and not any(link.machine.neighbors() for link in here)
 
     def _neighbor(self, link: PimLink, neighbor: NeighborView) -> NeighborStatus:
         left = None if neighbor.expires is None else max(0.0, neighbor.expires - link.now)

@@ -20,6 +20,10 @@ _ROUTING_DAEMONS = {
     "xorp_fea",
     "omcproxy",
 }
+_ONE_OWNER = (
+    "One program can own the multicast routing socket: stop it, set gateway.mroute_table to another one, or beside FRR "
+    'gateway.mode = "frr".'
+)
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_BPF": 39}
 
 
@@ -84,14 +88,14 @@ def _multicast_routing(host: Host, version: int) -> Finding:
             return warn(
                 name,
                 f"free, but {', '.join(sorted(daemons))} runs and may take it",
-                "One program can own the multicast routing socket: stop it, or give the agent its own mroute_table.",
+                _ONE_OWNER,
             )
         return ok(name, "free")
     if daemons:
         return fail(
             name,
             f"in use by {', '.join(sorted(daemons))} on {', '.join(interfaces)}",
-            "One program can own the multicast routing socket: stop it, or give the agent its own mroute_table.",
+            _ONE_OWNER,
         )
     if agents:
         return ok(name, f"in use on {', '.join(interfaces)}, an amt-agent runs")
