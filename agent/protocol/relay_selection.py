@@ -117,10 +117,14 @@ class RelaySelection:
         count = self._count(channel)
         chosen = self._choose(channel, candidates, ranking, count, now)
         names = tuple(self._tunnel(channel, candidate, now) for candidate in chosen)
+        before = self.assigned.get(channel) or ()
+        if len(names) == len(before) > 1 and set(names) == set(before):
+            names = before  # both bring it: their order is no reason to change anything
         if names != self.assigned.get(channel):
             first = min((candidate.preference for candidate in chosen), default=0)
             self._passed[channel] = frozenset(item.identity for item in candidates if item.preference < first)
             self.assigned.set(channel, names)
+            self._learn(chosen)  # a tunnel that ended may be opened again
         if (len(candidates) == len(chosen) == 1) or (
             len(chosen) == count and all(_is_settled(item, candidates, ranking) for item in chosen)
         ):
@@ -208,6 +212,7 @@ class RelaySelection:
         health.established_at = health.tried_at = None
         self._timers.cancel(("patience", tunnel))
         self._timers.cancel(("failback", tunnel))
+        self._look_again(self._unsettled)  # what was asked in vain may be hoped for again
 
     def failed(self, tunnel: str, reason: str, now: float) -> float:
         """Hold a tunnel's relay down; returns until when."""

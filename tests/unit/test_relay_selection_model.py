@@ -82,6 +82,7 @@ class Relays(RuleBasedStateMachine):
         if not self.selection.assigned.through(tunnel):
             self.up.discard(tunnel)
             self.selection.idle(tunnel)
+            self.follow()
 
     @rule(tunnel=st.sampled_from(DISCOVERED))
     def ends(self, tunnel: str) -> None:
@@ -161,5 +162,5 @@ class Relays(RuleBasedStateMachine):
             assert self.selection.select(channel, self.now) == names
 
 
-Relays.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+Relays.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 TestRelays = Relays.TestCase
