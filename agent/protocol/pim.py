@@ -322,7 +322,8 @@ class PimInterface:
                 pass
 
     def _receive_join_prune(self, message: JoinPrune, sender: Address, now: float) -> None:
-        if message.upstream != self._address:  # a secondary address of ours will not do (RFC 7761 §4.5.1, §4.5.2)
+        # Neighbours should say our primary address (RFC 7761 §4.5.1); some take their next hop's, which we listed.
+        if message.upstream != self._address and message.upstream not in self._secondaries:
             self._upstream.overhear(message, now)
             return
         self._downstream.receive(message, sender, now, self._neighbors.prune_override_interval)

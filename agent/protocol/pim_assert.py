@@ -2,8 +2,8 @@
 
 The owner says of which channels packets can go out here (`set_forwarding`: CouldAssert), which ones come in here from a
 router that may be replaced (`set_tracking`) and which ones neighbours ask for (`is_joined`); it keeps saying so while
-the assert is lost, for a loser that no longer tracks has forgotten that it lost. Nothing is held of other channels, apart from sources of a tracked (*,G) that
-another router claims.
+the assert is lost, for a loser that no longer tracks has forgotten that it lost. Nothing is held of other channels,
+apart from sources of a tracked (*,G) that another router claims.
 """
 
 from __future__ import annotations

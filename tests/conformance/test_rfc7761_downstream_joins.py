@@ -278,20 +278,6 @@ def test_messages_to_another_upstream_neighbour_change_no_state(kind, family, st
 @both_kinds
 @pytest.mark.parametrize("state", STATES)
 @pytest.mark.parametrize("say", [join, prune])
-def test_messages_to_a_secondary_address_of_ours_change_no_state(kind, family, state, say) -> None:
-    channel = channel_of(kind, family)
-    machine = in_state(state, channel)
-    machine.set_address(router(OURS, family), [secondary(5, family)], EVENT_AT)
-    before = the_view(machine)
-    hear(machine, say(channel, upstream=secondary(5, family)), now=EVENT_AT)
-    assert the_view(machine) == before
-    assert wanted(machine) == {}
-
-
-@both_families
-@both_kinds
-@pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("say", [join, prune])
 def test_messages_of_who_never_said_hello_change_no_state(kind, family, state, say) -> None:
     channel = channel_of(kind, family)
     machine = in_state(state, channel)
