@@ -18,6 +18,10 @@ class Link(Protocol):
     last_error: OSError | None
 
     @property
+    def overflows(self) -> int | None:
+        """Packets dropped because they were not read in time; None where nobody counts that for a single link."""
+
+    @property
     def is_open(self) -> bool:
         """Whether packets can arrive."""
 

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 
 _SOL_PACKET: Final = 263
 _PACKET_ADD_MEMBERSHIP: Final = 1
+_PACKET_STATISTICS: Final = 6
 _PACKET_IGNORE_OUTGOING: Final = 23  # since Linux 4.20; the filter refuses PACKET_OUTGOING too
 _PACKET_MR_ALLMULTI: Final = 2
 _ETHERTYPE: Final = {Family.IPV4: 0x0800, Family.IPV6: 0x86DD}
@@ -88,12 +89,19 @@ class RawLink:
         self.family = family
         self.counters = RawLinkCounters()
         self.last_error: OSError | None = None
+        self._overflows = 0
         self._loop = loop
         self._on_packet = on_packet
         self._protocol = protocol
         self._socket: socket.socket | None = None
         self._index = 0
         self.reopen()
+
+    @property
+    def overflows(self) -> int:
+        """Packets the kernel dropped because they were not read in time, since the link was created."""
+        self._count_overflows()
+        return self._overflows
 
     @property
     def is_open(self) -> bool:
@@ -141,9 +149,16 @@ class RawLink:
     def close(self) -> None:
         """Stop delivering; `reopen()` starts again."""
         if self._socket is not None:
+            self._count_overflows()
             self._loop.remove_reader(self._socket)
             self._socket.close()
             self._socket = None
+
+    def _count_overflows(self) -> None:
+        """The kernel clears its count when it is read."""
+        if self._socket is not None:
+            statistics = self._socket.getsockopt(_SOL_PACKET, _PACKET_STATISTICS, 8)
+            self._overflows += struct.unpack("=II", statistics)[1]
 
     def _open(self) -> None:
         index = socket.if_nametoindex(self.interface)

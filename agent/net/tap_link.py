@@ -190,6 +190,11 @@ class TapLink:
         self.reopen()
 
     @property
+    def overflows(self) -> None:
+        """The tunnel interface's own count of dropped packets (`ip -s link`) holds those of all links."""
+        return
+
+    @property
     def is_open(self) -> bool:
         """Whether packets can arrive."""
         return self._neighbor.is_attached(self)

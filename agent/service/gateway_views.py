@@ -121,6 +121,7 @@ class GatewayViews:
             counter.update({f"refused_{reason}": count for reason, count in listener.querier.refused.items()})
             counter["sent"] += listener.link.counters.sent
             counter["send_errors"] += listener.link.counters.send_errors
+            counter["receive_overflows"] += listener.link.overflows or 0
         counters = {name: dict(counter) for name, counter in listeners.items()}
         counters["discovery"] = dict(self._role.discovery.counters)
         if self._role.frr is not None:

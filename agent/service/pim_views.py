@@ -74,6 +74,7 @@ class PimViews:
             counts.update({f"refused_{reason}": count for reason, count in link.machine.refused.items()})
             counts["sent"] += link.link.counters.sent
             counts["send_errors"] += link.link.counters.send_errors
+            counts["receive_overflows"] += link.link.overflows or 0
         point = self._service.rendezvous
         if point is not None:
             counts.update({f"received_{kind}": count for kind, count in point.received.items()})
