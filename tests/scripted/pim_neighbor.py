@@ -19,7 +19,7 @@ from agent.protocol.wire import pim
 from agent.protocol.wire.errors import WireError
 from lab.bench.relay_topology import inside
 
-_HOLDTIME = 4
+_HOLDTIME = 30  # a busy machine shall not forget it between two Hellos
 _PACKET_SIZE = 1400
 
 
