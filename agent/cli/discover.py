@@ -48,7 +48,7 @@ Exit status: 0 there is a relay to try; 1 there is none; 2 wrong usage.
 
 @click.command(help=_HELP)
 @click.argument("source")
-@click.option("--group", help="Group of the channel; only checked to fit SOURCE.")
+@click.option("--group", help="Group of the channel, for relays that serve some groups only.")
 @click.option(
     "--config",
     "path",
@@ -97,6 +97,7 @@ def discover(
         configuration.discovery,
         () if methods and path is None else configuration.gateway.relay,
         uplink[0] if len(uplink) == 1 else None,
+        None if group is None else ip_address(group),
     )
     if as_json:
         print_json(_document(found, group))
@@ -146,7 +147,9 @@ def _print(found: Explanation, group: str | None) -> None:
         click.echo(f"{group} is no source-specific group: its members do not name {found.answer.source}.\n")
     click.echo("relays of the configuration")
     for relay in found.configured:
-        what = "does not serve this source"
+        what = "does not serve this source" if group is None else "does not serve this channel"
+        if group is None and relay.has_groups:
+            what = "serves some groups only: --group tells which"
         if relay.prefix_length is not None:
             prefix = (
                 f"serves its prefix of length {relay.prefix_length}" if relay.prefix_length else "serves every source"
@@ -235,6 +238,7 @@ def _document(found: Explanation, group: str | None) -> dict[str, Any]:
                 "port": relay.port,
                 "discover": relay.discover,
                 "prefix_length": relay.prefix_length,
+                "has_groups": relay.has_groups,
             }
             for relay in found.configured
         ],

@@ -19,6 +19,7 @@ class RelayCandidate:
         preference: less is better; nothing moves back among equals.
         tunnels: tunnels to it, over which channels are spread.
         origin: `configured`, or how it was discovered (`driad`, `dns-sd`, `anycast`).
+        groups: prefixes of groups it serves; empty for every group.
     """
 
     name: str
@@ -27,6 +28,7 @@ class RelayCandidate:
     preference: int = 0
     tunnels: int = 1
     origin: str = "configured"
+    groups: tuple[Network, ...] = ()
 
     @property
     def identity(self) -> str:
@@ -51,6 +53,8 @@ class RelayCandidate:
         Any-source channels are served by relays without prefixes or with a default prefix of the group's family: of
         the others nobody can say where the source will be.
         """
+        if self.groups and not any(channel.group in prefix for prefix in self.groups):
+            return None
         if not self.sources:
             return 0
         own = [prefix for prefix in self.sources if prefix.version == channel.group.version]

@@ -26,12 +26,14 @@ class ConfiguredRelay:
         discover: Relay Discovery comes first.
         prefix_length: of the longest prefix that covers the source, 0 for a relay of every source; None when the relay
             does not serve this one.
+        has_groups: it serves some groups only.
     """
 
     address: Address
     port: int
     discover: bool
     prefix_length: int | None
+    has_groups: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +59,22 @@ class Explanation:
 
 
 def explain(
-    source: Address, section: DiscoverySection, relays: Sequence[GatewayRelay] = (), uplink: str | None = None
+    source: Address,
+    section: DiscoverySection,
+    relays: Sequence[GatewayRelay] = (),
+    uplink: str | None = None,
+    group: Address | None = None,
 ) -> Explanation:
     """Discover relays for a source; never raises because of what the network does."""
-    return asyncio.run(_explain(source, section, relays, uplink))
+    return asyncio.run(_explain(source, section, relays, uplink, group))
 
 
 async def _explain(
-    source: Address, section: DiscoverySection, relays: Sequence[GatewayRelay], uplink: str | None
+    source: Address,
+    section: DiscoverySection,
+    relays: Sequence[GatewayRelay],
+    uplink: str | None,
+    group: Address | None,
 ) -> Explanation:
     steps: list[Step] = []
     loop = asyncio.get_running_loop()
@@ -75,17 +85,19 @@ async def _explain(
     await client.close()
     candidates = candidates_of(findings, section, uplink, secrets.token_bytes(16))
     return Explanation(
-        configured_relays(source, relays),
+        configured_relays(source, relays, group),
         tuple(steps),
         tuple(findings),
         combine(source, findings, section.methods, candidates, 0.0),
     )
 
 
-def configured_relays(source: Address, relays: Sequence[GatewayRelay]) -> tuple[ConfiguredRelay, ...]:
+def configured_relays(
+    source: Address, relays: Sequence[GatewayRelay], group: Address | None = None
+) -> tuple[ConfiguredRelay, ...]:
     """The relays of a configuration, those that serve `source` first, the longest prefix before the others."""
     found = [
-        ConfiguredRelay(address, relay.port, relay.discover, _prefix_length(source, relay))
+        ConfiguredRelay(address, relay.port, relay.discover, _prefix_length(source, relay, group), bool(relay.groups))
         for relay in relays
         for address in relay.address
     ]
@@ -111,7 +123,10 @@ def reason(previous: RelayLocation | None, location: RelayLocation, methods: Seq
     return why
 
 
-def _prefix_length(source: Address, relay: GatewayRelay) -> int | None:
+def _prefix_length(source: Address, relay: GatewayRelay, group: Address | None) -> int | None:
+    """Of a relay for some groups only, whether it serves the source takes a group to tell."""
+    if relay.groups and (group is None or not any(group in prefix for prefix in relay.groups)):
+        return None
     if not relay.sources:
         return 0
     return max((prefix.prefixlen for prefix in relay.sources if source in prefix), default=None)

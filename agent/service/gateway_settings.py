@@ -107,7 +107,7 @@ def _configured(configuration: Configuration) -> Iterator[tuple[GatewayRelay, An
     for number, relay in enumerate(configuration.gateway.relay):
         names = [relay_name(address, relay.port) for address in relay.address]
         for address, name in zip(relay.address, names, strict=True):
-            candidate = RelayCandidate(name, relay.sources, names[0], number, relay.tunnels)
+            candidate = RelayCandidate(name, relay.sources, names[0], number, relay.tunnels, groups=relay.groups)
             yield relay, address, candidate
 
 

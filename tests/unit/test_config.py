@@ -263,6 +263,12 @@ def test_what_is_not_a_configuration_at_all_is_told_with_its_line(tmp_path, cont
     assert fault.line == line
 
 
+def test_the_groups_of_a_relay_are_multicast():
+    assert [(key, why) for _, key, why in faults(GATEWAY + 'groups = ["239.0.0.0/8", "198.51.100.0/24"]')] == [
+        ("gateway.relay[1].groups[1]", "198.51.100.0/24 is not multicast")
+    ]
+
+
 def test_a_missing_file_is_told():
     from pathlib import Path
 

@@ -57,6 +57,18 @@ def test_relays_for_other_sources_are_shown_as_such(configuration):
     assert [item["prefix_length"] for item in json.loads(result.output)["configured"]] == [0, 0, None]
 
 
+def test_a_relay_of_some_groups_serves_a_source_in_them_only(tmp_path):
+    path = tmp_path / "groups.toml"
+    path.write_text(
+        'role = "gateway"\n[gateway]\ndownstream = "eth1"\n'
+        '[[gateway.relay]]\naddress = "192.0.2.1"\ngroups = "239.0.0.0/8"\n'
+    )
+    asked = ("198.51.100.7", "--config", str(path))
+    assert "serves every source" in discover(*asked, "--group", "239.1.1.1").output
+    assert "does not serve this channel" in discover(*asked, "--group", "232.1.1.1").output
+    assert "serves some groups only" in discover(*asked).output
+
+
 def test_a_configured_relay_alone_is_a_relay(configuration, tmp_path):
     path = tmp_path / "agent.toml"
     path.write_text(CONFIGURATION.partition("[discovery]")[0])

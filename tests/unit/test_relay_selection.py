@@ -82,6 +82,16 @@ def test_discovered_relays_are_for_sources_the_operator_named_none_for():
     assert selection.select(FROM_ELSEWHERE, 0) == ("discovered",)
 
 
+def test_a_relay_of_some_groups_brings_them_and_leaves_the_rest_to_discovery():
+    selection = RelaySelection(CONFIG, [candidate("rp", groups=(ip_network("239.1.0.0/16"),))])
+    selection.discovered(FROM_TEN.source, found("discovered"))
+    anywhere, elsewhere = Channel.parse("*", "239.1.1.1"), Channel.parse("*", "239.2.1.1")
+    assert selection.select(anywhere, 0) == ("rp",)
+    assert selection.select(Channel.parse("10.1.0.1", "239.1.1.1"), 0) == ("rp",)
+    assert selection.select(elsewhere, 0) == ()
+    assert selection.select(FROM_TEN, 0) == ("discovered",)
+
+
 def test_a_more_specific_relay_that_the_operator_adds_takes_over():
     wide, narrow = candidate("wide"), candidate("narrow", "10.0.0.0/8")
     selection = RelaySelection(CONFIG, [wide])

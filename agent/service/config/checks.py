@@ -14,6 +14,7 @@ from agent.service.config.sections import (
     ApiSection,
     Configuration,
     GatewayMode,
+    GatewayRelay,
     GatewaySection,
     IgmpSection,
     MldSection,
@@ -103,8 +104,20 @@ def _gateway(section: GatewaySection) -> Iterator[Finding]:
         yield ("gateway", "ipv6"), "at least one of ipv4 and ipv6 must be true"
     if section.native and section.mode is GatewayMode.FRR:
         yield ("gateway", "native"), "in mode frr FRR routes native multicast; leave it out"
+    yield from _relays(section.relay)
+    joins: set[StaticJoin] = set()
+    for index, join in enumerate(section.join):
+        message = _join(join, section)
+        if join in joins:
+            message = "the same join is already in the file"
+        if message is not None:
+            yield ("gateway", "join", index), message
+        joins.add(join)
+
+
+def _relays(relays: tuple[GatewayRelay, ...]) -> Iterator[Finding]:
     seen: dict[Hashable, int] = {}
-    for index, relay in enumerate(section.relay):
+    for index, relay in enumerate(relays):
         where: KeyPath = ("gateway", "relay", index)
         for position, address in enumerate(relay.address):
             if not _is_host(address):
@@ -116,14 +129,9 @@ def _gateway(section: GatewaySection) -> Iterator[Finding]:
         if len({address.version for address in relay.address}) < len(relay.address):
             yield (*where, "address"), "at most one address of each IP version"
         yield from _prefixes((*where, "sources"), relay.sources)
-    joins: set[StaticJoin] = set()
-    for index, join in enumerate(section.join):
-        message = _join(join, section)
-        if join in joins:
-            message = "the same join is already in the file"
-        if message is not None:
-            yield ("gateway", "join", index), message
-        joins.add(join)
+        for position, prefix in enumerate(relay.groups):
+            if not prefix.is_multicast:
+                yield (*where, "groups", position), f"{prefix} is not multicast"
 
 
 def _interfaces(section: GatewaySection) -> Iterator[Finding]:

@@ -46,6 +46,12 @@ class GatewayRelay(Section):
     sources: OneOrMany[AnyNetwork] = Field(
         default=(), description="Prefixes of the sources it can give; empty means every source."
     )
+    groups: OneOrMany[AnyNetwork] = Field(
+        default=(),
+        examples=[["239.1.0.0/16"]],
+        description="Prefixes of the groups it can give; empty means every group. With it a relay brings any-source "
+        "groups, and relays of other channels are still discovered.",
+    )
     discover: Flag = Field(
         default=True,
         description="Send Relay Discovery there and follow the Advertisement; false: the address is the relay itself.",
