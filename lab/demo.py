@@ -104,6 +104,7 @@ class Demonstration:
             stack.enter_context(self._scenario)
             if self._domain is not None:
                 stack.enter_context(self._domain)
+                self._domain.wait_for_neighbors()
             self._frame.unlink(missing_ok=True)
             if self._has_video:
                 self._start_video(stack)

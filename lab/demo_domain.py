@@ -6,10 +6,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
+from lab import topology
 from lab.frr import FrrRouter, domain_router
-from lab.namespaces import Lab
+from lab.namespaces import Lab, wait_until
+
+_NEIGHBOR_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,19 @@ class RoutedDomain:
     ) -> None:
         """End them."""
         self._stack.close()
+
+    def wait_for_neighbors(self) -> None:
+        """Wait until each router has a PIM neighbour towards the border, so that a Join is sent at once.
+
+        Raises:
+            LabError: one has none.
+        """
+        for name, router in self._routers.items():
+
+            def is_met(router: FrrRouter = router) -> bool:
+                return bool(router.json("show ip pim neighbor").get(topology.ROUTER_UPSTREAM))
+
+            wait_until(is_met, _NEIGHBOR_SECONDS, f"{name} has a PIM neighbour")
 
     def channels(self) -> list[RouterChannel]:
         """What each router joined and forwards, from the border to the receivers."""
