@@ -272,20 +272,26 @@ def test_pim_hellos_pass_a_pim_link_only():
     run_in_own_namespace(scenario)
 
 
+HELLO = IPPacket(ip_address("10.0.0.1"), ip_address("224.0.0.13"), 103, bytes((0x20, 0, 0xDF, 0xFF)), ttl=1).encode()
+
+
+async def two_pim_links():
+    """One at the host and one at the router, which has heard something."""
+    make_pair()
+    loop = asyncio.get_running_loop()
+    sender = RawLink(loop, "host", Family.IPV4, lambda _packet: None, LinkProtocol.PIM)
+    pim = RawLink(loop, "router", Family.IPV4, lambda _packet: None, LinkProtocol.PIM)
+    await until(lambda: sender.send(HELLO) and pim.counters.received)
+    return sender, pim
+
+
 def test_ten_thousand_packets_wait_for_a_busy_loop():
     """FRR says each Join in a packet of its own."""
-    hello = IPPacket(
-        ip_address("10.0.0.1"), ip_address("224.0.0.13"), 103, bytes((0x20, 0, 0xDF, 0xFF)), ttl=1
-    ).encode()
 
     async def scenario():
-        make_pair()
-        loop = asyncio.get_running_loop()
-        sender = RawLink(loop, "host", Family.IPV4, lambda _packet: None, LinkProtocol.PIM)
-        pim = RawLink(loop, "router", Family.IPV4, lambda _packet: None, LinkProtocol.PIM)
-        await until(lambda: sender.send(hello) and pim.counters.received)
+        sender, pim = await two_pim_links()
         sent = sender.counters.sent
-        assert all(sender.send(hello) for _ in range(10_000))
+        assert all(sender.send(HELLO) for _ in range(10_000))
         await until(lambda: pim.counters.received >= sent + 10_000, seconds=20.0)
         assert pim.overflows == 0
         for link in (sender, pim):
@@ -296,19 +302,12 @@ def test_ten_thousand_packets_wait_for_a_busy_loop():
 
 def test_packets_beyond_what_waits_are_counted_also_after_the_link_was_closed(monkeypatch):
     monkeypatch.setattr("agent.net.rawlink._RECEIVE_BUFFER", 1 << 16)
-    hello = IPPacket(
-        ip_address("10.0.0.1"), ip_address("224.0.0.13"), 103, bytes((0x20, 0, 0xDF, 0xFF)), ttl=1
-    ).encode()
 
     async def scenario():
-        make_pair()
-        loop = asyncio.get_running_loop()
-        sender = RawLink(loop, "host", Family.IPV4, lambda _packet: None, LinkProtocol.PIM)
-        pim = RawLink(loop, "router", Family.IPV4, lambda _packet: None, LinkProtocol.PIM)
-        await until(lambda: sender.send(hello) and pim.counters.received)
-        before = pim.counters.received
-        assert all(sender.send(hello) for _ in range(2000))
-        await until(lambda: pim.counters.received - before + pim.overflows >= 2000)
+        sender, pim = await two_pim_links()
+        sent = sender.counters.sent
+        assert all(sender.send(HELLO) for _ in range(2000))
+        await until(lambda: pim.counters.received + pim.overflows >= sent + 2000)
         assert pim.overflows > 0
         known = pim.overflows
         for link in (sender, pim):
