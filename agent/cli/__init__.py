@@ -13,11 +13,10 @@ from agent.cli.diagnose import doctor
 from agent.cli.discover import discover
 from agent.cli.frr import frr_config
 from agent.cli.observe import channels, interfaces, neighbors, statistics, status, tunnels
+from agent.cli.options import config_option
 from agent.cli.prepare import prepare
 from agent.cli.steer import drain, join, joins, leave
 from agent.cli_receive import receive_command
-
-DEFAULT_CONFIG = Path("/etc/isthmus/agent.toml")
 
 _HELP = """Joins multicast islands over the unicast Internet with AMT (RFC 7450).
 
@@ -48,15 +47,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=DEFAULT_CONFIG,
-    show_default=True,
-    envvar="AMT_AGENT_CONFIG",
-    help="Configuration file.",
-)
+@config_option
 def run(path: Path) -> None:
     """Run the agent in the foreground.
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from agent.cli.client import fail
+from agent.cli.options import config_option
 from agent.service.config import ConfigurationError, GatewayMode, Role, load
 from agent.service.frr_lines import frr_configuration
 
@@ -14,15 +15,7 @@ _EXIT_CONFIGURATION = 2
 
 
 @click.command("frr-config")
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("/etc/isthmus/agent.toml"),
-    show_default=True,
-    envvar="AMT_AGENT_CONFIG",
-    help="Configuration file.",
-)
+@config_option
 @click.option("--ipv6", "with_ipv6", is_flag=True, help="IPv6 too, for FRR 10 and later.")
 def frr_config(path: Path, with_ipv6: bool) -> None:
     """Print what FRR has to be told beside this agent, in mode `frr`.

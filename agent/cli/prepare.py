@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from agent.cli.client import fail
+from agent.cli.options import config_option
 from agent.service.config import ConfigurationError, GatewayMode, Role, load
 
 _EXIT_CONFIGURATION = 2
@@ -14,15 +15,7 @@ _EXIT_ENVIRONMENT = 3
 
 
 @click.command()
-@click.option(
-    "--config",
-    "path",
-    type=click.Path(dir_okay=False, path_type=Path),
-    default=Path("/etc/isthmus/agent.toml"),
-    show_default=True,
-    envvar="AMT_AGENT_CONFIG",
-    help="Configuration file.",
-)
+@config_option
 def prepare(path: Path) -> None:
     """Make the tunnel interface and its kernel settings, as root, for an agent that runs without.
 
