@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any
 
 from agent.protocol.channels import Address
-from lab import faulty_relay, topology
+from lab import topology
 from lab.agents import Agent, AgentPlace, gateway_configuration, relay_configuration
-from lab.namespaces import Lab, stop, wait_until
-
-_FAULTY_START_SECONDS: Final = 10.0
+from lab.ensemble import Ensemble
+from lab.namespaces import Lab, wait_until
 
 
 @dataclass(slots=True)
@@ -73,14 +69,12 @@ class Counting:
         return self.received > 0 and not any(self.figures.get(name) for name in wrong)
 
 
-class Scenario:
+class Scenario(Ensemble):
     """One relay and one border agent, joined by the lab's Internet, with a fault proxy between them if wanted.
 
     Attributes:
-        lab: the namespaces.
         relay: the relay's agent.
         border: the gateway's agent.
-        control: where the fault proxy is told its faults.
     """
 
     def __init__(
@@ -95,10 +89,8 @@ class Scenario:
     ) -> None:
         """`relay` and `gateway` add keys to those sections of the configurations, `sections` adds to the gateway's."""
         names = lab.topology
-        self.lab = lab
-        self.control = directory / "faults.sock"
+        super().__init__(lab, directory)
         self._faulty = faulty
-        self._stack = ExitStack()
         self.relay = Agent(lab, AgentPlace(names.relay, directory, "relay"), relay_configuration(**(relay or {})))
         asked = topology.FAULTY_RELAY if faulty else topology.RELAY
         configuration = gateway_configuration(
@@ -109,47 +101,15 @@ class Scenario:
         )
         self.border = Agent(lab, AgentPlace(names.border, directory, "border"), configuration)
 
-    def __enter__(self) -> Self:
-        """Start both agents and the proxy.
-
-        Raises:
-            LabError: one of them did not become ready.
-        """
-        try:
-            if self._faulty:
-                self._start_proxy()
-            for agent in (self.relay, self.border):
-                self._stack.callback(agent.close)
-                agent.launch()
-            for agent in (self.relay, self.border):
-                agent.wait_until_ready()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End everything started here."""
-        self._stack.close()
-
-    def _start_proxy(self) -> None:
-        places = (
-            *("--address", str(topology.FAULTY_RELAY.ipv4), "--relay", str(topology.RELAY.ipv4)),
-            *("--stranger", str(topology.STRANGER.ipv4), "--control", str(self.control)),
-        )
-        self._start(self.lab.topology.relay, "faulty-relay", *places)
-        wait_until(self.control.exists, _FAULTY_START_SECONDS, "the fault proxy listens")
-
-    def _start(self, namespace: str, *command: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
-        process = self.lab.start(namespace, sys.executable, "-m", "lab", *command, stdout=stdout)
-        self._stack.callback(stop, process)
-        return process
-
-    def faults(self, **faults: object) -> dict[str, int]:
-        """Set the faults between gateway and relay, those not named being off; the proxy's counters."""
-        return faulty_relay.tell(self.control, **faults)
+    def _start_all(self) -> None:
+        """Both agents and the proxy."""
+        if self._faulty:
+            self._start_proxy(str(topology.RELAY.ipv4), str(topology.STRANGER.ipv4))
+        for agent in (self.relay, self.border):
+            self._stack.callback(agent.close)
+            agent.launch()
+        for agent in (self.relay, self.border):
+            agent.wait_until_ready()
 
     def pim_neighbors(self) -> list[dict[str, Any]]:
         """The border's PIM neighbours."""

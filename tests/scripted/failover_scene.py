@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 import subprocess
-import sys
-from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
-from lab import faulty_relay, topology
+from lab import topology
 from lab.agents import Agent, AgentPlace, relay_configuration
+from lab.ensemble import Ensemble
 from lab.names import NameServer, Zone, source_zones
-from lab.namespaces import Lab, stop, wait_until
+from lab.namespaces import Lab, wait_until
 from lab.scenario import Counting
 from lab.topology import FAULTY_RELAY, HOST_INTERFACE, INTERNET_BORDER_SIDE, RELAY, SOURCE, SSM_GROUP_IPV4, STRANGER
 
@@ -47,7 +45,7 @@ def section(name: str, **keys: object) -> str:
     return f"[{name}]\n{''.join(lines)}"
 
 
-class Scene:
+class Scene(Ensemble):
     """Relays, a name server, and a border that is told nothing of them but `sections`.
 
     Attributes:
@@ -69,9 +67,7 @@ class Scene:
         second: bool = True,
     ) -> None:
         """`relay` adds keys to the sections of the relays; `second` is whether the second one runs."""
-        self._lab = lab
-        self._stack = ExitStack()
-        self._control = directory / "faults.sock"
+        super().__init__(lab, directory)
         self._faulty = faulty
         names = lab.topology
         keys = relay or PATIENT
@@ -88,49 +84,21 @@ class Scene:
         configuration = f'role = "gateway"\n[gateway]\n{gateway}{_LISTENERS}{sections}'
         self.border = Agent(lab, AgentPlace(names.border, directory, "border"), configuration)
 
-    def __enter__(self) -> Self:
-        """Start all of it, the border last."""
-        try:
-            if self.names is not None:
-                self._stack.callback(self.names.stop)
-                self.names.start()
-            if self._faulty:
-                self._start_proxy()
-            relays = [agent for agent in (self.first, self.second) if agent is not None]
-            for agent in relays:
-                self._stack.callback(agent.close)
-                agent.launch()
-            for agent in relays:
-                agent.wait_until_ready()
-            self._stack.callback(self.border.close)
-            self.border.start()
-        except BaseException:
-            self._stack.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """End all of it."""
-        self._stack.close()
-
-    def _start_proxy(self) -> None:
-        places = (
-            *("--address", PROXY, "--relay", FIRST),
-            *("--stranger", SECOND, "--control", str(self._control)),
-        )
-        self._start(self._lab.topology.relay, "faulty-relay", *places)
-        wait_until(self._control.exists, 10.0, "the fault proxy listens")
-
-    def _start(self, namespace: str, *command: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
-        process = self._lab.start(namespace, sys.executable, "-m", "lab", *command, stdout=stdout)
-        self._stack.callback(stop, process)
-        return process
-
-    def faults(self, **faults: object) -> None:
-        """Set the faults between the border and the first relay."""
-        faulty_relay.tell(self._control, **faults)
+    def _start_all(self) -> None:
+        """All of it, the border last."""
+        if self.names is not None:
+            self._stack.callback(self.names.stop)
+            self.names.start()
+        if self._faulty:
+            self._start_proxy(FIRST, SECOND)
+        relays = [agent for agent in (self.first, self.second) if agent is not None]
+        for agent in relays:
+            self._stack.callback(agent.close)
+            agent.launch()
+        for agent in relays:
+            agent.wait_until_ready()
+        self._stack.callback(self.border.close)
+        self.border.start()
 
     def drain(self, relay: Agent) -> None:
         """Have a relay take no new gateways."""
@@ -147,12 +115,12 @@ class Scene:
     def send(self, group: str, *options: str) -> None:
         """Start a numbered stream."""
         command = ("send", group, "--interface", HOST_INTERFACE, "--rate", str(RATE), "--size", "400", *options)
-        self._start(self._lab.topology.source, *command)
+        self._start(self.lab.topology.source, *command)
 
     def receive(self, group: str) -> Counting:
         """Start a measuring receiver behind the border."""
         options = (str(SOURCE.ipv4), group, "--interface", HOST_INTERFACE, "--every", "0.1")
-        process = self._start(self._lab.topology.receiver(0), "receive", *options, stdout=subprocess.PIPE)
+        process = self._start(self.lab.topology.receiver(0), "receive", *options, stdout=subprocess.PIPE)
         return Counting(group, process)
 
     def flowing(self, group: str = SSM_GROUP_IPV4) -> Counting:
