@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from lab.topology import FAULTY_RELAY
 _PROXY_SECONDS: Final = 10.0
 
 
-class Ensemble:
+class Ensemble(ABC):
     """A context that starts its parts by `_start_all` and ends whatever was started.
 
     Attributes:
@@ -52,8 +53,9 @@ class Ensemble:
         """Set the faults between gateway and relay, those not named being off; the proxy's counters."""
         return faulty_relay.tell(self.control, **faults)
 
+    @abstractmethod
     def _start_all(self) -> None:
-        raise NotImplementedError
+        """Start every part, and have `_stack` end each."""
 
     def _start(self, namespace: str, *command: str, stdout: int = subprocess.DEVNULL) -> subprocess.Popen[str]:
         """Start a command of `python -m lab`."""
