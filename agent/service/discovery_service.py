@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
@@ -27,7 +28,7 @@ from agent.protocol.discovery import (
     combine,
     order_candidates,
 )
-from agent.protocol.discovery_reply import FAILURE_TTL, Lifetimes, Step
+from agent.protocol.discovery_reply import FAILURE_TTL, Lifetimes, Question, QuestionType, Service, Step
 from agent.service.config import Configuration, DiscoverySection
 from agent.service.discovery_methods import Trace, anycast_finding, ask_dns_sd, ask_driad
 
@@ -125,6 +126,24 @@ class RelayDiscovery:
         if entry.task is None and (entry.answer is None or entry.answer.expires <= self._loop.time()):
             self._start(source, entry)
         return entry.answer
+
+    async def servers_of(self, name: str) -> list[tuple[str, int]]:
+        """(host, port) of the servers behind an SRV name, best first (RFC 2782); empty when nobody tells of any.
+
+        Asked like every question of discovery, whether or not a method is configured: within the same rate, remembered
+        while it counts.
+
+        Args:
+            name: owner name, such as `_dorms._tcp.7.100.51.198.in-addr.arpa`.
+        """
+        absolute = absolute_name(name)
+        if absolute is None or self._is_closed:
+            return []
+        reply = await self._client.ask(Question(absolute, QuestionType.SRV))
+        found = [record for record in reply.records if isinstance(record, Service) and record.target != "."]
+        # Within a priority the heavier one more often first (RFC 2782, Weight).
+        found.sort(key=lambda record: (record.priority, -(random.random() ** (1 / (record.weight + 0.01)))))  # noqa: S311
+        return [(record.target.removesuffix("."), record.port) for record in found]
 
     def release(self, source: Address) -> None:
         """Nobody wants this source now: it is not asked about again until it is looked up."""

@@ -13,7 +13,6 @@ from agent.net.interfaces import ChangeKind, Interface, InterfaceChange, Interfa
 from agent.net.link import OpenLink
 from agent.net.mroute import MulticastRoutingError
 from agent.net.rawlink import RawLink
-from agent.net.service_records import find_services
 from agent.protocol.channels import Address, Channel, Family, Network
 from agent.protocol.discovery import Outcome
 from agent.protocol.policy import Policy
@@ -143,7 +142,7 @@ class GatewayRole:
         self.engine.on_first_packet = self._first_packet
         self.engine.on_wrong_interface = self._wrong_interface
         self.engine.on_unknown_source = self.pim.on_source = self._unknown_source
-        self.metadata = ChannelMetadata(loop, self._find_servers, self._metadata_came)
+        self.metadata = ChannelMetadata(loop, self.discovery.servers_of, self._metadata_came)
         opened.callback(self.metadata.close)
 
     @property
@@ -213,8 +212,7 @@ class GatewayRole:
         self._opened.close()
 
     def _close_discovery(self) -> None:
-        if self.discovery.is_enabled:
-            self._closing = self._loop.create_task(self.discovery.close())
+        self._closing = self._loop.create_task(self.discovery.close())
 
     def _close_listeners(self) -> None:
         for listener in self.listeners.values():
@@ -282,10 +280,6 @@ class GatewayRole:
 
     def _expected_bandwidth(self, channel: Channel) -> float | None:
         return self.metadata.expected(channel) if self.configuration.policy.use_metadata else 0.0
-
-    async def _find_servers(self, name: str) -> list[tuple[str, int]]:
-        asked = self.configuration.discovery
-        return await find_services(name, asked.resolvers, asked.resolver_port, asked.query_timeout)
 
     def _metadata_came(self, channel: Channel) -> None:
         self.admission.retry_channel(channel)

@@ -333,3 +333,26 @@ def test_settings_that_make_no_sense_are_refused(key, value, why):
 
     with pytest.raises(ConfigurationError, match=why):
         parse(f"{GATEWAY}{key} = {value}")
+
+
+PUBLISHERS = {
+    ("_dorms._tcp.7.100.51.198.in-addr.arpa.", "SRV"): [
+        "_dorms._tcp.7.100.51.198.in-addr.arpa. 300 SRV 20 0 443 late.example.net.",
+        "_dorms._tcp.7.100.51.198.in-addr.arpa. 300 SRV 10 5 8443 early.example.net.",
+        "_dorms._tcp.7.100.51.198.in-addr.arpa. 300 SRV 5 0 1 .",
+    ]
+}
+
+
+async def test_servers_are_told_by_priority_and_asked_for_once_without_any_method() -> None:
+    async with bench_of(zone(PUBLISHERS), methods=()) as bench:
+        name = "_dorms._tcp.7.100.51.198.in-addr.arpa"
+        for _ in range(2):
+            assert await bench.discovery.servers_of(name) == [("early.example.net", 8443), ("late.example.net", 443)]
+        assert bench.peer.asked[f"{name}. SRV udp"] == 1
+
+
+@pytest.mark.parametrize("name", ["_dorms._tcp.1.0.0.192.in-addr.arpa", "a..b", "x" * 64 + ".example.net"])
+async def test_a_name_without_servers_and_no_name_at_all_have_none(name: str) -> None:
+    async with bench_of(zone(PUBLISHERS), methods=()) as bench:
+        assert await bench.discovery.servers_of(name) == []
