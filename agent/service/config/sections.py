@@ -284,6 +284,9 @@ class EngineChoice(Enum):
     """Which forwarding engine to use."""
 
     AUTO = "auto"
+    XDP = "xdp"
+    XDP_MFC = "xdp-mfc"
+    TC = "tc"
     USERSPACE = "userspace"
 
 
@@ -292,8 +295,15 @@ class DataplaneSection(Section):
 
     engine: EngineChoice = Field(
         default=EngineChoice.AUTO,
-        description="`auto`: the fastest engine there is for it; `userspace`: sockets and the kernel's multicast "
-        "routing, on every host. This version has only the latter; `status` names what is in use.",
+        description="`auto`: each channel by the fastest of `xdp`, `tc`, `userspace` that its interfaces allow; `xdp`: "
+        "in the uplink's driver; `xdp-mfc`: unwrapped there, forwarded by the kernel's multicast routing, so that "
+        "nftables and tcpdump see it; `tc`: behind the driver, also for VLANs, bridges and bonds; `userspace`: sockets "
+        "and the kernel's multicast routing, on every host, and for whatever the engine named here cannot do.",
+    )
+    receive_cores: Annotated[int, Field(strict=True, ge=0, le=128)] = Field(
+        default=0,
+        description="`xdp`: processors to spread the channels of one tunnel over, by source and group; 0: packets stay "
+        "on the one their receive queue interrupts.",
     )
     receive_buffer: Annotated[int, Field(strict=True, ge=65_536, le=1_073_741_824)] = Field(
         default=16_777_216, description="Bytes of socket buffer for incoming tunnel data."
