@@ -81,6 +81,14 @@ struct {
 	__type(value, struct settings);
 } settings SEC(".maps");
 
+/* What the filters of clsact call: entry 0 is gateway_tc. */
+struct {
+	__uint(type, BPF_MAP_TYPE_PROG_ARRAY);
+	__uint(max_entries, 1);
+	__uint(key_size, sizeof(__u32));
+	__uint(value_size, sizeof(__u32));
+} tc_programs SEC(".maps");
+
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 256 * 1024);
