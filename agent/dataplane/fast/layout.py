@@ -115,7 +115,7 @@ def tunnel_key(local: Endpoint) -> bytes:
 
 
 def tunnel_value(relay: Endpoint, slot: int, *, strict_port: bool) -> bytes:
-    """struct tunnel."""
+    """What `struct tunnel` holds."""
     return _tunnel_value.pack(relay.address.packed, relay.port.to_bytes(2, "big"), strict_port, slot)
 
 
@@ -130,24 +130,24 @@ def index_key(index: int) -> bytes:
 
 
 def devmap_value(interface: int, program: int) -> bytes:
-    """struct bpf_devmap_val: an interface, and the descriptor of the program run on the way out."""
+    """What `struct bpf_devmap_val` holds: an interface, and the descriptor of the program run on the way out."""
     return struct.pack("=Ii", interface, program)
 
 
 def interface_list(indexes: tuple[int, ...]) -> bytes:
-    """struct interface_list."""
+    """What `struct interface_list` holds."""
     return struct.pack(f"=I{MOST_INTERFACES}I", len(indexes), *indexes, *(0,) * (MOST_INTERFACES - len(indexes)))
 
 
 def port_value(address: bytes) -> bytes:
-    """struct port: the interface's own MAC address."""
+    """What `struct port` holds: the interface's own MAC address."""
     return _port_value.pack(address)
 
 
 def settings_value(
     tunnel_interface: int, receive_cores: int, plain: bytes, keep_whole: bytes, secret: bytes, secret_keep_whole: bytes
 ) -> bytes:
-    """struct settings."""
+    """What `struct settings` holds."""
     return _settings_value.pack(tunnel_interface, receive_cores, plain, keep_whole, secret, secret_keep_whole)
 
 
