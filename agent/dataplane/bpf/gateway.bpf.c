@@ -5,4 +5,4 @@
 #include "gateway_tc.h"
 #include "gateway_tc_entry.h"
 
-char terms[] SEC("license") = "Dual MIT/GPL"; /* what the kernel asks for before it lends some of its helpers */
+char terms[] SEC("license") = "Apache-2.0";

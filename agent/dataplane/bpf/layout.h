@@ -64,6 +64,8 @@ struct tunnel {
 	__be16 relay_port;
 	__u8 strict_port;    /* refuse data from another port of the relay */
 	__u8 reserved;
+	__u32 vlans;         /* tags its frames carry where the programs see them: the outermost identifier in the upper half,
+			      * 0 for none; frames with others are left alone */
 	__u32 slot;          /* in tunnel_counters */
 };
 

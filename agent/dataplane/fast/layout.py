@@ -56,7 +56,7 @@ EXCEPTIONS: Final = (
 )
 """Why data of a tunnel was left to the socket, by index in the map `exceptions`."""
 
-_tunnel_value = struct.Struct("=16s2sBxI")
+_tunnel_value = struct.Struct("=16s2sBxII")
 _channel_value = struct.Struct("=IIIIHBBB3x")
 _port_value = struct.Struct("=6s2x")
 _settings_value = struct.Struct("=II6s6s6s6s")
@@ -114,9 +114,19 @@ def tunnel_key(local: Endpoint) -> bytes:
     return local.address.packed + local.port.to_bytes(2, "big") + bytes(2)
 
 
-def tunnel_value(relay: Endpoint, slot: int, *, strict_port: bool) -> bytes:
-    """What `struct tunnel` holds."""
-    return _tunnel_value.pack(relay.address.packed, relay.port.to_bytes(2, "big"), strict_port, slot)
+def tunnel_value(relay: Endpoint, slot: int, *, strict_port: bool, vlans: tuple[int, ...] = ()) -> bytes:
+    """What `struct tunnel` holds.
+
+    Args:
+        relay: address and port data must come from.
+        slot: its counters.
+        strict_port: refuse data from another port of the relay.
+        vlans: identifiers of the tags its frames carry on the interface the programs are attached to, the outermost
+            first, two at most: the uplink may be a VLAN of that interface.
+    """
+    outermost, inner = (*vlans, 0, 0)[:2]
+    tags = outermost << 16 | inner
+    return _tunnel_value.pack(relay.address.packed, relay.port.to_bytes(2, "big"), strict_port, tags, slot)
 
 
 def group_key(group: Address) -> bytes:

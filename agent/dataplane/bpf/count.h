@@ -1,0 +1,67 @@
+/* Counters, and the event of a channel's first packet. Each processor counts for itself, programs do not interrupt each
+ * other on one, so plain additions are exact. */
+#ifndef ISTHMUS_COUNT_H
+#define ISTHMUS_COUNT_H
+
+#include "maps.h"
+
+/* What becomes of a frame. */
+enum outcome {
+	LEAVE,   /* hand it on as it is: to the next program, to the socket */
+	REFUSE,  /* drop it; it is counted */
+	FORWARD,
+};
+
+static __noinline int refuse(__u32 reason)
+{
+	__u64 *count = bpf_map_lookup_elem(&refused, &reason);
+
+	if (count)
+		*count += 1;
+	return REFUSE;
+}
+
+static __noinline int leave(__u32 reason)
+{
+	__u64 *count = bpf_map_lookup_elem(&exceptions, &reason);
+
+	if (count)
+		*count += 1;
+	return LEAVE;
+}
+
+static __always_inline void add_traffic(struct traffic *traffic, __u32 octets)
+{
+	if (!traffic)
+		return;
+	traffic->packets += 1;
+	traffic->octets += octets;
+}
+
+/* Count a forwarded packet. */
+static __always_inline void count_forwarded(__u32 channel_slot, __u32 tunnel_slot, __u32 octets)
+{
+	add_traffic(bpf_map_lookup_elem(&channel_counters, &channel_slot), octets);
+	add_traffic(bpf_map_lookup_elem(&tunnel_counters, &tunnel_slot), octets);
+}
+
+/* Tell the agent of a channel's packet. Two processors may both tell it; without room the next packet tries again. */
+static __noinline int announce(struct channel *channel)
+{
+	struct event *event;
+
+	if (!channel)
+		return 0;
+	event = bpf_ringbuf_reserve(&events, sizeof(*event), 0);
+	if (!event)
+		return 0;
+	channel->announce = 0;
+	event->kind = EVENT_FIRST_PACKET;
+	event->slot = channel->slot;
+	event->tunnel = channel->tunnel;
+	event->reserved = 0;
+	bpf_ringbuf_submit(event, 0);
+	return 0;
+}
+
+#endif

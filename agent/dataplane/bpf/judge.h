@@ -1,0 +1,166 @@
+/* Whether a packet out of a tunnel may be forwarded. The order of the tests, and so the reason a packet is refused for,
+ * is that of agent/dataplane/userspace_inner.py. What is not wholly understood is left to the socket.
+ *
+ * The outer UDP checksum is not verified: with the offloads of veth and virtio it looks wrong though it is right. */
+#ifndef ISTHMUS_JUDGE_H
+#define ISTHMUS_JUDGE_H
+
+#include "outer.h"
+
+#define NOT_ECN_CAPABLE 0
+#define ECN_CAPABLE_1 1
+#define CONGESTED 3
+
+static __always_inline int is_source4(__be32 address)
+{
+	__u32 value = bpf_ntohl(address);
+	__u32 first = value >> 24;
+
+	return value && first != 127 && first < 224 && value >> 16 != 0xa9fe; /* 169.254/16: RFC 3927 §7 */
+}
+
+/* RFC 5771 §4, and what routers announce of their own domain (Auto-RP). */
+static __always_inline int is_local_group4(__be32 address)
+{
+	__u32 group = bpf_ntohl(address);
+
+	return group >> 8 == 0xe00000 || group == 0xe0000127 || group == 0xe0000128;
+}
+
+static __always_inline int is_source6(const struct in6_addr *address)
+{
+	const __be32 *words = address->in6_u.u6_addr32;
+
+	if (!(words[0] | words[1] | words[2]) && bpf_ntohl(words[3]) < 2)
+		return 0; /* :: and ::1 */
+	if (address->in6_u.u6_addr8[0] == 0xff)
+		return 0;
+	return (words[0] & bpf_htonl(0xffc00000)) != bpf_htonl(0xfe800000); /* RFC 4291 §2.5.6 */
+}
+
+/* RFC 6040 §4.2, figure 4. Returns the inner field on leaving the tunnel, -1 when the packet must be dropped. */
+static __always_inline int decapsulated_ecn(__u32 outer, __u32 inner)
+{
+	if (outer == CONGESTED)
+		return inner == NOT_ECN_CAPABLE ? -1 : CONGESTED;
+	if (outer == ECN_CAPABLE_1 && inner != NOT_ECN_CAPABLE && inner != CONGESTED)
+		return ECN_CAPABLE_1;
+	return inner;
+}
+
+/* Decide about a sound inner packet.
+ * channel: the entry of its source and group, or NULL.
+ * plane: whose program asks.
+ * Returns FORWARD with packet->channel and packet->ecn set, NEW_CHANNEL when source and group are not those of a channel
+ * of this tunnel, or another outcome. */
+#define NEW_CHANNEL 0x100
+
+static __always_inline int judge_channel(struct packet *packet, struct channel *channel, __u32 planes, __u32 hops,
+					 __u32 ecn)
+{
+	int settled;
+
+	if (channel) {
+		if (channel->plane == PLANE_USERSPACE)
+			return leave(USERSPACE_CHANNEL);
+		if (!(planes >> (channel->plane & 31) & 1))
+			return LEAVE;
+		if (channel->refuse)
+			return refuse(channel->refuse - 1);
+	}
+	if (hops <= 1)
+		return refuse(TTL_EXPIRED);
+	settled = decapsulated_ecn(packet->outer_ecn, ecn);
+	if (settled < 0)
+		return refuse(CONGESTION_LOST);
+	if (!channel || channel->tunnel != packet->tunnel->slot)
+		return NEW_CHANNEL;
+	if (packet->length > channel->limit)
+		return leave(TOO_BIG);
+	packet->channel = channel;
+	packet->ecn = settled;
+	return FORWARD;
+}
+
+/* A packet of a source nobody asked for by name: the socket's when its group has any-source interest. */
+static __always_inline int judge_group(const void *group_entry)
+{
+	return group_entry ? leave(NEW_SOURCE) : refuse(NOT_SUBSCRIBED);
+}
+
+/* RFC 791 §3.1, RFC 1812 §5.2.2. */
+static __always_inline int judge_inner4(struct cursor *cursor, struct packet *packet, __u32 planes)
+{
+	struct iphdr *ip = cursor->start + packet->at;
+	__u32 length;
+	int outcome;
+
+	if ((void *)(ip + 1) > cursor->end)
+		return LEAVE;
+	if (ip->ihl != 5)
+		return ip->ihl < 5 ? refuse(BAD_INNER_HEADER) : leave(INNER_OPTIONS);
+	length = bpf_ntohs(ip->tot_len);
+	if (length != packet->length)
+		return length < packet->length ? leave(AGGREGATE) : refuse(BAD_INNER_HEADER);
+	if (header_sum(ip) != 0xffff || bpf_ntohl(ip->daddr) >> 28 != 0xe || !is_source4(ip->saddr))
+		return refuse(BAD_INNER_HEADER);
+	if (is_local_group4(ip->daddr))
+		return refuse(LINK_LOCAL_GROUP);
+	packet->version = 4;
+	outcome = judge_channel(packet, bpf_map_lookup_elem(&channels4, &ip->saddr), planes, ip->ttl, ip->tos & ECN);
+	return outcome == NEW_CHANNEL ? judge_group(bpf_map_lookup_elem(&groups4, &ip->daddr)) : outcome;
+}
+
+/* RFC 8200 §3. Of the extension headers only hop-by-hop options concern a router. */
+static __always_inline int judge_inner6(struct cursor *cursor, struct packet *packet, __u32 planes)
+{
+	struct ipv6hdr *ip = cursor->start + packet->at;
+	__u32 length;
+	int outcome;
+
+	if ((void *)(ip + 1) > cursor->end)
+		return LEAVE;
+	length = sizeof(*ip) + bpf_ntohs(ip->payload_len);
+	if (length != packet->length)
+		return length < packet->length ? leave(AGGREGATE) : refuse(BAD_INNER_HEADER);
+	if (ip->nexthdr == IPPROTO_HOPOPTS)
+		return leave(INNER_OPTIONS);
+	if (ip->daddr.in6_u.u6_addr8[0] != 0xff || !is_source6(&ip->saddr))
+		return refuse(BAD_INNER_HEADER);
+	if ((ip->daddr.in6_u.u6_addr8[1] & 0xf) <= 2)
+		return refuse(LINK_LOCAL_GROUP); /* RFC 4291 §2.7 */
+	packet->version = 6;
+	outcome = judge_channel(packet, bpf_map_lookup_elem(&channels6, &ip->saddr), planes, ip->hop_limit,
+				traffic_class(ip) & ECN);
+	return outcome == NEW_CHANNEL ? judge_group(bpf_map_lookup_elem(&groups6, &ip->daddr)) : outcome;
+}
+
+/* Judge the outer packet at the cursor; what link header it has is known.
+ * Returns FORWARD for a data message of a tunnel with `packet` filled in up to `outer_ecn`; nothing is counted then. */
+static __always_inline int judge_outer(struct cursor *cursor, __be16 ethertype, const struct arrival *arrival,
+				       struct packet *packet)
+{
+	if (ethertype == bpf_htons(ETH_P_IP))
+		return judge_outer4(cursor, arrival, packet);
+	if (ethertype == bpf_htons(ETH_P_IPV6))
+		return judge_outer6(cursor, arrival, packet);
+	return LEAVE;
+}
+
+/* Judge the packet in a data message.
+ * planes: a bit for each plane the asking program forwards; packets of others are left to their programs.
+ * Returns FORWARD with all of `packet` filled in, or what else becomes of the frame; it is counted then. */
+static __always_inline int judge_inner(struct cursor *cursor, struct packet *packet, __u32 planes)
+{
+	__u8 *first = cursor->start + packet->at;
+
+	if ((void *)(first + 1) > cursor->end)
+		return LEAVE;
+	if (*first >> 4 == 4)
+		return judge_inner4(cursor, packet, planes);
+	if (*first >> 4 == 6)
+		return judge_inner6(cursor, packet, planes);
+	return refuse(BAD_INNER_HEADER);
+}
+
+#endif
