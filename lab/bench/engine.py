@@ -8,14 +8,12 @@ sink's first steps included (it drops everything at its ingress).
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from pyroute2 import Ethtool
@@ -27,6 +25,7 @@ from lab.bench.engine_topology import (
     EngineTopology,
     host_interface,
 )
+from lab.bench.one_core import cpu_seconds, receive_on_one_core
 from lab.bench.relay_topology import inside, run
 
 _SECONDS: Final = 1.5
@@ -87,7 +86,7 @@ def measure(case: Case, prefix: str = "isx-bench") -> dict[str, Any]:
     """
     with EngineTopology(prefix, downstreams=case.interfaces, offloads=not case.segmenting) as topology:
         _prepare(topology, case)
-        threads = _receive_on_one_core(topology)
+        threads = receive_on_one_core(topology.gateway, UPLINK_AT_GATEWAY)
         full = [_run(topology, case, threads, 0.0) for _ in range(_REPEATS)]
         saturated = max(each["packets"] / each["seconds"] for each in full)
         whole: list[dict[str, Any]] = []
@@ -137,44 +136,6 @@ def _without_segmentation(interface: str) -> None:
         ethtool.set_features(interface, features)
 
 
-def _receive_on_one_core(topology: EngineTopology) -> list[int]:
-    """Move the uplink's receive processing to threads on core 1; their process ids, none where that is not possible."""
-    before = _napi_threads()
-    script = f"mount -t sysfs sysfs /sys && echo 1 > /sys/class/net/{UPLINK_AT_GATEWAY}/threaded"
-    with inside(topology.gateway):
-        done = subprocess.run(["unshare", "-m", "sh", "-c", script], capture_output=True, check=False, timeout=10)
-    if done.returncode:
-        return []
-    threads: set[int] = set()
-    deadline = time.monotonic() + 2
-    while not threads and time.monotonic() < deadline:
-        threads = _napi_threads() - before
-    for thread in threads:
-        os.sched_setaffinity(thread, {1})
-        # Receive processing precedes processes, as it does where it is no thread.
-        os.sched_setscheduler(thread, os.SCHED_FIFO, os.sched_param(1))
-    return sorted(threads)
-
-
-def _napi_threads() -> set[int]:
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/comm"):
-        try:
-            if path.read_text().startswith(f"napi/{UPLINK_AT_GATEWAY}"):
-                found.add(int(path.parent.name))
-        except OSError:  # it ended meanwhile
-            continue
-    return found
-
-
-def _cpu_seconds(threads: list[int]) -> float:
-    total = 0.0
-    for thread in threads:
-        # Nanoseconds on a CPU; the tick-based times of stat are too coarse.
-        total += int(Path(f"/proc/{thread}/schedstat").read_text().split()[0]) / 1e9
-    return total
-
-
 @contextmanager
 def _subject(topology: EngineTopology, case: Case) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "lab.bench.engine_subject", "--prefix", topology.prefix]
@@ -200,11 +161,11 @@ def _run(topology: EngineTopology, case: Case, threads: list[int], rate: float) 
         command += ["--size", str(case.size), "--rate", str(rate), "--seconds", str(_SECONDS)]
         command += [] if case.native else ["--target", f"{GATEWAY_IPV4}:{port}"]
         command += ["--zero-checksums"] * case.zero_checksums
-        before = _cpu_seconds(threads)
+        before = cpu_seconds(threads)
         with inside(topology.relay):
             load = json.loads(run(*command))
         time.sleep(0.3)  # what is queued drains
-        cpu = _cpu_seconds(threads) - before
+        cpu = cpu_seconds(threads) - before
         subject.terminate()
         result: dict[str, Any] = json.loads(subject.stdout.readline())
         result["cpu"] += cpu
