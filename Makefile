@@ -2,7 +2,7 @@
 # (root, namespaces, ptrace) is named and left out.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench lock guest clean
+.PHONY: help setup bpf programs demo test lint bench lock guest clean
 
 venv := .venv
 bin := $(venv)/bin
@@ -17,17 +17,24 @@ help: ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(installed): requirements.lock pyproject.toml lab/environment.sh
-	@lab/packages.sh python
+	@lab/packages.sh python bpf
 	@lab/environment.sh $(venv)
 	@touch $@
 
-setup: $(installed) ## create .venv from requirements.lock
+setup: $(installed) programs ## create .venv from requirements.lock
 
-demo: $(installed) ## carry a video from source to receiver, manage three relays on the way (DEMO_SECONDS bounds it)
+bpf: ## compile the programs for the kernel (agent/dataplane/bpf, lab/bpf)
+	@lab/packages.sh bpf
+	@python3 bpf_build.py
+
+programs: $(installed)
+	@$(bin)/python bpf_build.py --optional
+
+demo: $(installed) programs ## carry a video from source to receiver, manage three relays on the way (DEMO_SECONDS bounds it)
 	@lab/packages.sh lab routers
 	@$(bin)/python -m lab demo
 
-test: $(installed) guest ## run every test this machine can run
+test: $(installed) programs guest ## run every test this machine can run
 	@lab/packages.sh lab peers routers manager
 	@$(bin)/python -m pytest $(PYTEST_ARGS)
 
@@ -43,7 +50,7 @@ lint: $(installed) ## ruff, mypy, the import contracts and the API's description
 	@lab/packages.sh lint
 	@openapi/lint.sh
 
-bench: $(installed) ## measure, and write docs/bench.md and docs/bench.png
+bench: $(installed) programs ## measure, and write docs/bench.md and docs/bench.png
 	@lab/packages.sh lab
 	@$(bin)/python -m lab.bench
 
@@ -55,3 +62,4 @@ clean: ## remove everything made by the other targets
 	@if [ -x $(bin)/python ]; then $(bin)/python -m lab down --quiet || true; fi
 	@rm -rf $(venv) .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis .coverage build dist demo-output
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	@rm -f agent/dataplane/bpf/*.bpf.o lab/bpf/*.bpf.o

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # packages.sh GROUP...: make the Debian packages of each group present. Root on a Debian system installs what is missing;
-# anyone else is told what is missing, and what that leaves out. Groups: python, lab,
+# anyone else is told what is missing, and what that leaves out. Groups: python, bpf, lab,
 # peers, routers, guest, manager, lint.
 set -euo pipefail
 
@@ -25,12 +25,15 @@ need_file() { [ -e "$1" ] || compgen -G "$1" > /dev/null || missing+=("$2"); }
 for group in "$@"; do
     case $group in
         python) need_python ;;
+        bpf) # what compiles and loads the programs for the kernel
+            need clang clang; need llvm-strip llvm; need_file '/usr/lib/*/libbpf.so.1' libbpf1
+            need_file /usr/include/bpf/bpf_helpers.h libbpf-dev; need_file /usr/include/linux/bpf.h linux-libc-dev ;;
         lab) # namespaces and what carries the demonstration
             need ip iproute2; need nft nftables; need sysctl procps; need nsenter util-linux; need ethtool ethtool
             need conntrack conntrack; need ffmpeg ffmpeg ;;
         peers) # programs the tests talk to
             need tshark tshark; need tcpdump tcpdump; need iperf iperf; need ping iputils-ping
-            need systemd-analyze systemd ;;
+            need systemd-analyze systemd; need bpftool bpftool ;;
         routers) # routing daemons and name servers the domain of the lab has
             need_file /usr/lib/frr/pimd frr; need named bind9; need dig bind9-dnsutils; wants_pimd=yes ;;
         guest) # what building the User Mode Linux guest takes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import struct
 from types import TracebackType
 from typing import Final, Self
@@ -74,6 +75,8 @@ def attach_xdp(program: int, ifindex: int, *, generic: bool = False) -> Link:
             large for the driver, ENODEV when there is no such interface.
     """
     fd = _create_link(program, ifindex, _XDP, _GENERIC if generic else _NATIVE)
+    if fd == -errno.EINVAL and not _exists(ifindex):  # what the kernel means by it here
+        fd = -errno.ENODEV
     if fd < 0:
         raise failure(f"attaching an XDP program to interface {ifindex}", fd)
     return Link("xdp-generic" if generic else "xdp", ifindex, fd)
@@ -112,6 +115,14 @@ def has_tcx(program: int) -> bool:
     """Whether this kernel has tcx, found out with a TC program and an interface that cannot be."""
     fd = _create_link(program, 0x7FFF_FFFF, _TCX_INGRESS, 0)
     return fd == -errno.ENODEV
+
+
+def _exists(ifindex: int) -> bool:
+    try:
+        socket.if_indextoname(ifindex)
+    except OSError:
+        return False
+    return True
 
 
 def _create_link(program: int, ifindex: int, kind: int, flags: int) -> int:

@@ -40,7 +40,7 @@ def test_run(
     *,
     repeat: int = 1,
     ifindex: int = 0,
-    flags: int = 0,  # noqa: PT028 - no test
+    flags: int = 0,
 ) -> TestRun:
     """Run a program on one packet, Ethernet header first. With `repeat` the packet is not set back between runs.
 
