@@ -40,6 +40,7 @@ from agent.net.udp import read_error_queue
 from agent.protocol.channels import Address, Channel, Family, Network
 
 _MULTICAST_DATA: Final = 6
+_DATA_HEADER: Final = 2  # octets before the inner packet, RFC 7450 §5.1.6
 _ROUNDS_A_WAKEUP: Final = 4
 _KNOWN_FLOWS: Final = 4096
 
@@ -317,7 +318,9 @@ class UserspaceEngine:
 
     def _forward_trains(self, tunnel: TunnelState, sorter: TrainSorter, mark: int, sender: bytes) -> None:
         for train in sorter.trains:
-            if train.kind == _MULTICAST_DATA:
+            if train.kind == _MULTICAST_DATA and train.size < _DATA_HEADER:
+                self._refused[Refusal.BAD_AMT_HEADER] += len(train.members)
+            elif train.kind == _MULTICAST_DATA:
                 self._forward_train(tunnel, train, mark)
             else:
                 for member in train.members:

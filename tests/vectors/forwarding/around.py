@@ -225,14 +225,16 @@ def sums_and_lengths() -> Iterator[Case]:
             "RFC 768; RFC 1122 §4.1.3.4",
             outer,
             [good[:at] + bytes((good[at] ^ 0x5A,)) + good[at + 1 :]],
+            "receive_overflow",
             left="",
             needs="sees_outer_checksum",
-            choice="a program in front of the socket may pass it on: the checksum between the ends protects receivers",
+            choice="the kernel counts it with what a socket's buffer had no room for; a program in front of the socket "
+            "may pass it on, since the checksum between the ends protects receivers",
         )
         yield replace(case, unseen=[("down0", emitted(inner, "down0"))])
         for length in (0, 7, len(message) + 9, 0xFFFF):
             packet = datagram(outer, message, length=length, summed=0 if outer == 4 else None)
-            yield nothing(f"udp-length-{length}{end}", "RFC 768", outer, [packet])
+            yield nothing(f"udp-length-{length}{end}", "RFC 768", outer, [packet], "receive_overflow")
         packet = datagram(outer, message, behind=bytes(6))
         longer = "UDP's length counts: octets of the IP packet behind it are not read"
         yield forwarded(f"udp-shorter-than-ip{end}", "RFC 768", outer, [packet], inner, choice=longer, left="kernel")
@@ -248,8 +250,9 @@ def ethernet() -> Iterator[Case]:
         yield replace(case, frames=[to_gateway(packet, tag=0xA000)], left="kernel")
         case = nothing(f"link-vlan-we-are-not-in{end}", "IEEE 802.1Q §6.9", outer, [])
         yield replace(case, frames=[to_gateway(packet, tag=5)])
-        case = nothing(f"link-for-another-station{end}", "RFC 1122 §2.4, §3.3.6; RFC 894", outer, [])
-        yield replace(case, frames=[to_gateway(packet, destination=bytes.fromhex("0200008100aa"))])
+        case = nothing(f"link-for-another-station{end}", "RFC 1812 §5.3.4", outer, [])
+        frame = to_gateway(packet, destination=bytes.fromhex("0200008100aa"))
+        yield replace(case, frames=[frame], needs="sees_stations", unseen=[("down0", emitted(inner, "down0"))])
         runt = on("one", version, 0)
         packet = datagram(outer, DATA + runt)
         case = forwarded(f"link-short-frame{end}", "RFC 894; RFC 2464 §3", outer, [], runt)

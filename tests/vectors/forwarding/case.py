@@ -7,7 +7,8 @@
     link ordinary|jumbo     which MTUs
     left REASON             a program in front of the socket may leave it to the socket: one of EXCEPTIONS of
                             agent/dataplane/fast/layout.py, or `control`, or `kernel`
-    needs sees_outer_checksum   an engine without it forwards the packet, as the section `unseen DOWN` says
+    needs ABILITY           an engine without it does what the sections `unseen DOWN` say instead; abilities are in
+                            tests/forwarding/engines.py, with the reason why anybody is without them
     frame                   followed by indented lines; a frame the relay sends, in this order
     expect forward          `forward DOWN` follows for every frame that leaves, in this order
     expect refuse REASON    nothing leaves, and the reason is counted once
@@ -53,8 +54,8 @@ class Case:
 
     @property
     def leaves_unseen(self) -> dict[str, list[bytes]]:
-        """Frames that leave where the outer checksum is not seen, by interface."""
-        return _by_interface(self.unseen or self.forward)
+        """Frames that leave an engine without the ability the case needs, by interface."""
+        return _by_interface(self.unseen)
 
 
 def _by_interface(pairs: list[tuple[str, bytes]]) -> dict[str, list[bytes]]:

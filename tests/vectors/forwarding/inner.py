@@ -51,6 +51,8 @@ class Inner:
     reasons: tuple[str, ...] = ()
     link: str = "ordinary"
     result: tuple[bytes, ...] = ()  # where what leaves is not the packet one hop on
+    needs: str = ""
+    unseen: tuple[bytes, ...] = ()  # what leaves an engine without the ability
 
 
 def cases(rows: Iterator[Inner]) -> Iterator[Case]:
@@ -64,7 +66,8 @@ def through(row: Inner, outer: int) -> Case:
     """A row through one kind of tunnel; what does not fit the uplink comes in outer fragments."""
     packets = fragments(datagram(outer, DATA + row.packet), UPLINK_MTU[row.link])
     left = row.left or ("outer_fragment" if len(packets) > 1 else "")
-    case = Case(f"{row.name}-through-{outer}", row.rfc, outer, row.link, row.choice, left)
+    case = Case(f"{row.name}-through-{outer}", row.rfc, outer, row.link, row.choice, left, row.needs)
+    case.unseen = [("down0", with_frame(packet, "down0")) for packet in row.unseen]
     case.frames = [to_gateway(packet) for packet in packets]
     if row.outcome == "forward":
         interfaces = CHANNELS[row.channel][row.packet[0] >> 4].interfaces
@@ -202,8 +205,20 @@ def flags() -> Iterator[Inner]:
 def transport() -> Iterator[Inner]:
     """What the packet carries is the receivers' affair."""
     router = "RFC 1812 §5.2 (a router looks at the IP header)"
-    for protocol in (0, 1, 2, 6, 33, 47, 50, 51, 89, 103, 132, 253, 255):
+    for protocol in (0, 1, 6, 33, 47, 50, 51, 89, 103, 132, 253, 255):
         yield Inner(f"protocol-{protocol}", router, ipv4(counting(100), protocol=protocol))
+    igmp = ipv4(counting(100), protocol=2)
+    kept = "IGMP is for the routers of its link, where its TTL is 1: with another one it is dropped, and not counted"
+    yield Inner(
+        "protocol-2",
+        "RFC 3376 §4",
+        igmp,
+        "nothing",
+        choice=kept,
+        left="inner_options",
+        needs="keeps_igmp",
+        unseen=(one_hop_on(igmp),),
+    )
     for protocol in (6, 47, 50, 58, 59, 132, 253):
         yield Inner(f"next-header-{protocol}", "RFC 8200 §4.7", ipv6(counting(100), next_header=protocol))
     yield Inner("next-header-59-empty", "RFC 8200 §4.7", ipv6(b"", next_header=59))

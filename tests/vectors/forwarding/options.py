@@ -58,7 +58,16 @@ def recorded() -> Iterator[Inner]:
     filled = bytes((7, 7, 8)) + ip_address("10.82.0.1").packed + END
     result = one_hop_on(with_options(filled))
     rule = "RFC 791 §3.1; RFC 1812 §5.3.13.5"
-    yield Inner("option-record-route", rule, with_options(empty), left="inner_options", result=(result,))
+    linux = bytes((7, 7, 8)) + ip_address(SOURCE[4]).packed + END
+    yield Inner(
+        "option-record-route",
+        rule,
+        with_options(empty),
+        left="inner_options",
+        result=(result,),
+        needs="records_its_route",
+        unseen=(one_hop_on(with_options(linux)),),
+    )
 
 
 def extension(next_header: int, body: bytes) -> bytes:
