@@ -202,8 +202,7 @@ class Agent:
 
     def _engine(self) -> EngineStatus:
         if isinstance(self._role, GatewayRole):
-            details = {"chosen": self._role.engine_reason, **self._role.engine.details}
-            return EngineStatus(name=self._role.engine.name, details=details)
+            return EngineStatus(name=self._role.engine.name, details=self._role.fast.details())
         return EngineStatus(name="userspace", details=self._role.data.details)
 
 

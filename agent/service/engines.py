@@ -12,7 +12,8 @@ from agent.dataplane.userspace import UserspaceEngine
 from agent.net.mroute import DEFAULT_TABLE, MulticastRouter, MulticastRoutingUnsupportedError
 from agent.net.tap import Tap
 from agent.protocol.channels import Family
-from agent.service.config import Configuration, EngineChoice, GatewayMode
+from agent.service.config import Configuration, GatewayMode
+from agent.service.fast_engine import FastEngine
 from agent.service.frr_mode import FrrMode, tap_settings
 from agent.service.gateway_settings import families
 
@@ -24,18 +25,21 @@ class BuiltEngine:
     """An engine and what it stands on.
 
     Attributes:
-        engine: the engine.
+        fast: the engine and the choice of its planes.
         release: to be called after the engine's `close`.
-        reason: why this one was chosen.
         missing: why families the configuration wants are not carried here; empty where all are.
         frr: our side of the tunnel interface in mode `frr`, None in the other.
     """
 
-    engine: Engine
+    fast: FastEngine
     release: Callable[[], None]
-    reason: str
     missing: dict[Family, str]
     frr: FrrMode | None = None
+
+    @property
+    def engine(self) -> Engine:
+        """What forwards."""
+        return self.fast.engine
 
 
 def build_engine(
@@ -55,11 +59,27 @@ def build_engine(
     routers: dict[Family, MulticastRouter] = {}
     try:
         missing = _open_routers(routers, families(configuration), gateway.mroute_table or DEFAULT_TABLE)
-        engine = UserspaceEngine(loop, tap, routers, on_new_source)
+        fast = _above(loop, configuration, tap, UserspaceEngine(loop, tap, routers, on_new_source))
     except BaseException:
         _close(tap, routers.values())
         raise
-    return BuiltEngine(engine, lambda: _close(tap, routers.values()), _reason(configuration), missing)
+
+    def release() -> None:
+        fast.close()
+        _close(tap, routers.values())
+
+    return BuiltEngine(fast, release, missing)
+
+
+def _above(
+    loop: asyncio.AbstractEventLoop, configuration: Configuration, tap: Tap, slow: UserspaceEngine
+) -> FastEngine:
+    """The fast planes above the userspace engine, which is closed when they cannot be made."""
+    try:
+        return FastEngine(loop, configuration, tap, slow)
+    except BaseException:
+        slow.close()
+        raise
 
 
 def _beside_frr(
@@ -72,22 +92,19 @@ def _beside_frr(
         tap.close()
         raise
 
+    try:
+        fast = _above(loop, configuration, tap, UserspaceEngine(loop, tap, None, on_new_source))
+    except BaseException:
+        frr.close()
+        tap.close()
+        raise
+
     def release() -> None:
+        fast.close()
         frr.close()
         tap.close()
 
-    try:
-        engine = UserspaceEngine(loop, tap, None, on_new_source)
-    except BaseException:
-        release()
-        raise
-    return BuiltEngine(engine, release, _reason(configuration), {}, frr)
-
-
-def _reason(configuration: Configuration) -> str:
-    if configuration.dataplane.engine is EngineChoice.USERSPACE:
-        return "configured"
-    return "automatically: the one that runs on every host"
+    return BuiltEngine(fast, release, {}, frr)
 
 
 def _open_routers(routers: dict[Family, MulticastRouter], wanted: Iterable[Family], table: int) -> dict[Family, str]:

@@ -59,7 +59,7 @@ class GatewayRole:
         configuration: what it runs on.
         tree: who wants what.
         engine: what forwards.
-        engine_reason: why that one.
+        fast: the choice of planes it forwards by.
         relays: the tunnels, and which channel goes through which.
         discovery: finds relays for sources the configuration names none for.
         listeners: by interface and family.
@@ -97,7 +97,7 @@ class GatewayRole:
         self._farewell = False
         built = build_engine(loop, configuration, self._new_source)
         self.engine: Engine = built.engine
-        self.engine_reason = built.reason
+        self.fast = built.fast
         self._opened.callback(built.release)
         self._opened.callback(self.engine.close)
         self.missing_families = built.missing
@@ -190,11 +190,12 @@ class GatewayRole:
         Raises:
             RefusedError: it changes what only a restart can change.
         """
-        refuse_fixed(self.configuration, configuration, "gateway", _FIXED)
-        refuse_fixed(self.configuration, configuration, "frr", tuple(FrrSection.model_fields))
+        refuse_fixed(self.configuration, configuration, "gateway", _FIXED, movable=("engine",))
+        refuse_fixed(self.configuration, configuration, "frr", tuple(FrrSection.model_fields), movable=("engine",))
         self.discovery.reconfigure(configuration)
         self.control.set_duplicate_window(configuration.failover.duplicate_window)
         self.relays.reconfigure(configuration)
+        self.fast.choose(configuration)
         self.configuration = configuration
         self.engine.set_local_networks(self._local_networks())
         self._replace_listeners()

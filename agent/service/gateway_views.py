@@ -144,6 +144,7 @@ class GatewayViews:
                 severity=Severity.WARNING,
                 message=f"IPv{family} multicast is not carried: {reason}; switch it off in [gateway] if that is meant.",
             )
+        yield from self._role.fast.problems()
         yield from self._relay_problems()
         yield from self._channel_problems()
         yield from interface_problems(self.interfaces())

@@ -113,6 +113,10 @@ class KernelPorts:
         self._failed(name, watched, reason)
         self.on_changed(name)
 
+    def names(self) -> tuple[str, ...]:
+        """Interfaces in use, existing or not."""
+        return tuple(sorted(self._watched))
+
     def targets(self) -> dict[str, int]:
         """Interfaces XDP may send to, with their indexes."""
         return {

@@ -13,6 +13,7 @@ from agent.service.config.lines import KeyPath
 from agent.service.config.sections import (
     ApiSection,
     Configuration,
+    EngineChoice,
     GatewayMode,
     GatewayRelay,
     GatewaySection,
@@ -48,6 +49,11 @@ def check_role(configuration: Configuration) -> Iterator[Finding]:
     if configuration.role is Role.GATEWAY:
         if not configuration.gateway.downstream and configuration.gateway.mode is GatewayMode.ROUTER:
             yield ("gateway", "downstream"), "mode router needs at least one downstream interface"
+        if configuration.dataplane.engine is EngineChoice.XDP_MFC and configuration.gateway.mode is GatewayMode.FRR:
+            yield (
+                ("dataplane", "engine"),
+                "xdp-mfc forwards by multicast routes of our own, which mode frr leaves to FRR; use auto, xdp or tc",
+            )
         if not configuration.gateway.relay and not configuration.discovery.methods:
             yield ("gateway", "relay"), "role gateway needs at least one [[gateway.relay]], or discovery.methods"
         return
