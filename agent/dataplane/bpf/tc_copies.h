@@ -1,0 +1,80 @@
+/* Sending a socket buffer to all outgoing interfaces of a channel. */
+#ifndef ISTHMUS_TC_COPIES_H
+#define ISTHMUS_TC_COPIES_H
+
+#include <linux/pkt_cls.h>
+
+#include "count.h"
+#include "tc_strip.h"
+
+#define NET_XMIT_CN 2 /* the queue took the packet and is filling up */
+
+/* Write the source address of an outgoing interface. Returns 0, or another number when it is no longer ours to use. */
+static __always_inline int write_source(struct __sk_buff *skb, __u32 interface)
+{
+	struct port *port = bpf_map_lookup_elem(&ports, &interface);
+
+	return !port || bpf_skb_store_bytes(skb, ETH_ALEN, port->address, ETH_ALEN, 0);
+}
+
+/* Copies for all interfaces but the last, which takes the packet itself. A copy that cannot be sent is counted, and the
+ * others are sent nevertheless. Returns a verdict. */
+static __always_inline int copy_to(struct __sk_buff *skb, const struct interface_list *interfaces)
+{
+	__u32 count = interfaces->count;
+	__u32 last, index;
+	int sent;
+
+	for (index = 0; index < MOST_INTERFACES - 1; index++) {
+		if (index + 1 >= count)
+			break;
+		if (write_source(skb, interfaces->index[index])) {
+			refuse(OUTPUT_ERROR);
+			continue;
+		}
+		sent = bpf_clone_redirect(skb, interfaces->index[index], 0);
+		if (sent && sent != NET_XMIT_CN)
+			refuse(OUTPUT_ERROR);
+	}
+	last = interfaces->index[(count - 1) & (MOST_INTERFACES - 1)];
+	if (write_source(skb, last)) {
+		refuse(OUTPUT_ERROR);
+		return TC_ACT_SHOT;
+	}
+	return bpf_redirect(last, 0);
+}
+
+/* Forward a packet that was found good. Returns a verdict: what was changed never goes on to the socket. */
+static __always_inline int strip_and_copy(struct __sk_buff *skb, struct cursor *frame, const struct packet *packet)
+{
+	struct channel *channel = packet->channel;
+	__u32 set = channel->set, length = packet->length;
+	struct interface_list *interfaces = bpf_map_lookup_elem(&set_interfaces, &set);
+	struct headers headers;
+	int size = ETH_HLEN + (packet->version == 4 ? sizeof(headers.ipv4) : sizeof(headers.ipv6));
+	int failed;
+
+	if (!interfaces || !interfaces->count || interfaces->count > MOST_INTERFACES || length < least_inner(packet) ||
+	    make_headers(frame, packet, &headers)) {
+		leave(NO_ROOM);
+		return TC_ACT_UNSPEC;
+	}
+	/* What stands behind the outer packet means nothing to the socket either. */
+	failed = skb->len > packet->at + length && bpf_skb_change_tail(skb, packet->at + length, 0);
+	if (!failed)
+		failed = strip_buffer(skb, packet);
+	if (failed > 0) {
+		leave(NO_ROOM);
+		return TC_ACT_UNSPEC;
+	}
+	if (failed || (skb->vlan_present && bpf_skb_vlan_pop(skb)) || bpf_skb_store_bytes(skb, 0, &headers.link, size, 0)) {
+		refuse(OUTPUT_ERROR);
+		return TC_ACT_SHOT;
+	}
+	count_forwarded(channel->slot, channel->tunnel, length);
+	if (channel->announce)
+		announce(channel);
+	return copy_to(skb, interfaces);
+}
+
+#endif
