@@ -1,4 +1,4 @@
-"""`make bench`: everything measured in one run, written to docs/bench.md, docs/bench-border.md and docs/bench.png."""
+"""`make bench`: everything measured in one run, written to docs/bench*.md and docs/bench*.png."""
 
 from __future__ import annotations
 
@@ -8,8 +8,21 @@ from typing import Final
 
 import click
 
-from lab.bench import border, border_report, engine, idle, join_latency, manager, manager_report, relay, report
+from lab.bench import (
+    border,
+    border_report,
+    engine,
+    fast,
+    fast_report,
+    idle,
+    join_latency,
+    manager,
+    manager_report,
+    relay,
+    report,
+)
 from lab.bench.engine_needs import missing_for_engine
+from lab.bench.fast_subject import ENGINES
 from lab.namespaces import missing_for_namespaces
 
 _FAN_OUTS: Final = (1, 10, 100, 1000)
@@ -59,6 +72,11 @@ def _measure_border(results: report.Results) -> None:
     results.left_out += results.border.left_out
 
 
+def _measure_dataplane(results: report.Results) -> None:
+    results.dataplane = fast.measure(_say)
+    results.left_out += results.dataplane.left_out
+
+
 def _say(text: str) -> None:
     click.echo(f"  {text}")
 
@@ -69,6 +87,7 @@ _PARTS: Final[dict[str, Callable[[report.Results], None]]] = {
     "joins": _measure_joins,
     "idle": _measure_idle,
     "border": _measure_border,
+    "dataplane": _measure_dataplane,
     "manager": _measure_manager,
 }
 
@@ -93,6 +112,8 @@ def main(context: click.Context, only: tuple[str, ...], directory: Path) -> None
     report.plot(results, directory / "bench.png")
     if results.border is not None:
         click.echo(f"written: {border_report.write(results.border, directory)}")
+    if results.dataplane is not None:
+        click.echo(f"written: {fast_report.write(results.dataplane, directory)}")
     _tell(report.aims(results))
     click.echo(f"written: {directory / 'bench.md'} and {directory / 'bench.png'}")
 
@@ -125,6 +146,24 @@ def measure_border(channels: int, joins: int, states: int, directory: Path) -> N
     results = border.measure(border.Size(channels, joins, states), _say)
     _tell(border_report.aims(results))
     click.echo(f"written: {border_report.write(results, directory)}")
+
+
+@main.command("dataplane")
+@click.option("--full", is_flag=True, help="Every combination, which takes hours.")
+@click.option("--engine", "engines", multiple=True, type=click.Choice(ENGINES), help="Only this one; may be repeated.")
+@click.option("--soak", default=0.0, type=click.FloatRange(0), help="Seconds of joins and leaves under load instead.")
+@click.option("--directory", default="docs", type=click.Path(path_type=Path), show_default=True)
+def measure_dataplane(full: bool, engines: tuple[str, ...], soak: float, directory: Path) -> None:
+    """Measure the fast data planes beside the kernel's forwarding and write bench-dataplane.md; a soak is only told."""
+    if soak:
+        results = fast.soak(soak, _say, engines or ("xdp",))
+        click.echo("\n" + fast_report.soak_section(results))
+    else:
+        results = fast.measure(_say, full=full, engines=engines or ENGINES)
+        click.echo(f"written: {fast_report.write(results, directory)}")
+    _tell(fast_report.aims(results))
+    if soak and (results.left_out or any(row.problems for row in results.soak)):
+        raise click.ClickException("; ".join(results.left_out) or "not everything adds up")
 
 
 def _tell(aims: list[manager_report.Aim]) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import socket
+import time
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from agent.dataplane.accelerated import PLANE_NAMES, AcceleratedEngine
+from agent.dataplane.fast.attachments import KernelUplinks
+from agent.dataplane.fast.interfaces import KernelPorts
 from agent.dataplane.fast.layout import Plane
+from agent.dataplane.fast.loaded import LoadedPrograms
+from agent.net.bpf import BpfObject
+from agent.protocol.channels import Channel
 from lab.bench.engine_border import Border
 
 PLANES: Final = {"xdp": Plane.XDP, "xdp-mfc": Plane.XDP_MFC, "tc": Plane.TC}
 """Planes by the engine's name."""
+
+_LEFT: Final = ("channels4", "channels6", "groups4", "groups6")
 
 
 @dataclass
@@ -20,22 +30,59 @@ class FastBorder(Border):
     plane: Plane | None = None
 
     def __enter__(self) -> Self:
+        """Open what `Border` opens, and the programs above it."""
         super().__enter__()
+        self._gateway: BpfObject | None = None
         if self.plane is not None:
-            raise RuntimeError("not yet")
+            try:
+                self._accelerate(self.plane)
+            except BaseException:
+                self._stack.close()
+                raise
         return self
 
-    def prepare(self, interfaces: Sequence[str]) -> None:
-        """Find out about interfaces."""
+    def _accelerate(self, plane: Plane) -> None:
+        index = socket.if_nametoindex(self.tap.name)
+        programs = LoadedPrograms(index, 0)
+        self._gateway = programs.gateway
+        uplinks = KernelUplinks(self.loop, programs.gateway)
+        ports = KernelPorts(self.loop, programs.send)
+        fast = AcceleratedEngine(self.loop, self.engine, programs, ports, uplinks, (plane,))
+        self._stack.callback(fast.close)
+        uplinks.wish((plane,))
+        self.engine.remove_tunnel("relay")
+        self.engine = fast  # type: ignore[assignment] # the same protocol
+        self.sockets.pop().close()
+        self.add_tunnel("relay")
 
-    def wait_until_fast(self, seconds: float) -> str:
-        """Run until every channel is in its plane; how the engine works, in words."""
-        return "userspace"
+    def wait_until_fast(self, channels: list[Channel], seconds: float) -> str:
+        """Run until every channel is in its plane; how the engine works, in words.
 
-    def planes(self) -> dict[str, int]:
+        Raises:
+            TimeoutError: it is not in time; the message has the engine's reason.
+        """
+        fast = self.engine
+        if not isinstance(fast, AcceleratedEngine):
+            return "userspace"
+        deadline = time.monotonic() + seconds
+        while waiting := [channel for channel in channels if fast.explain(channel)[0] is not self.plane]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(fast.explain(waiting[0])[1])
+            self.loop.run_until_complete(asyncio.sleep(0.02))
+        return fast.name
+
+    def planes(self, channels: list[Channel]) -> dict[str, int]:
         """How many channels each plane has."""
-        return {}
+        found: dict[str, int] = {}
+        for channel in channels:
+            name = "userspace"
+            if isinstance(self.engine, AcceleratedEngine):
+                name = PLANE_NAMES[self.engine.explain(channel)[0]]
+            found[name] = found.get(name, 0) + 1
+        return found
 
     def left(self) -> dict[str, Any]:
-        """What the maps still have."""
-        return {}
+        """How many entries the maps still have, by name."""
+        if self._gateway is None:
+            return {}
+        return {name: len(self._gateway.map(name).keys()) for name in _LEFT}

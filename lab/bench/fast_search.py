@@ -53,7 +53,7 @@ def measure(case: Case, prefix: str, seconds: float = _SECONDS) -> Figures:
     with rig(case, prefix) as running:
         if not running.run(_WARM_RATE, seconds / 2).forwarded:
             raise RuntimeError("nothing arrives")
-        found = _search(running, seconds)
+        found = search(running, seconds)
         rate = found.sent.rate if found else 0.0
         runs = [found] if found else []
         while rate and len(runs) < _REPEATS:
@@ -72,7 +72,7 @@ def measure(case: Case, prefix: str, seconds: float = _SECONDS) -> Figures:
         )
 
 
-def _search(running: Rig, seconds: float) -> Run | None:
+def search(running: Rig, seconds: float) -> Run | None:
     """The run of the highest rate without loss, in steps from what the cost of a packet promises."""
     cost = running.run(_FIRST_RATE, seconds / 2).nanoseconds
     rate = min(MOST_RATE, max(_LEAST_RATE, 0.8e9 / cost))

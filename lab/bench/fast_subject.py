@@ -62,6 +62,12 @@ class Subject:
         self._process.stdin.flush()
         return self._answer()
 
+    def close(self) -> None:
+        """Have the engine close, and wait for the process's end."""
+        if self._process.stdin is not None and not self._process.stdin.closed:
+            self._process.stdin.close()
+        self._process.wait(_READY_SECONDS)
+
     def _answer(self) -> dict[str, Any]:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
@@ -86,10 +92,9 @@ def subject(topology: EngineTopology, engine: str, stream: Stream, interfaces: i
     with inside(topology.gateway):
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
-        yield Subject(process)
-        assert process.stdin is not None
-        process.stdin.close()
-        process.wait(10)
+        running = Subject(process)
+        yield running
+        running.close()
     finally:
         if process.poll() is None:
             process.kill()
@@ -174,15 +179,16 @@ class _Commands:
             begun = time.perf_counter()
             engine.set_channel(channel, tunnels, self._interfaces)
             seconds.append(time.perf_counter() - begun)
-        fast = self._border.planes()
+        fast = self._border.planes(tried)
         for channel in (*tried, *others):
             engine.remove_channel(channel)
         return {"seconds": seconds, "planes": fast}
 
-    def set(self, channels: list[int]) -> dict[str, Any]:
-        """Forward channels of the stream, by number; those beyond what is sent have no traffic."""
+    def set(self, channels: list[int], interfaces: list[int] | None = None) -> dict[str, Any]:
+        """Forward channels of the stream, by number, to all interfaces or some; those not sent have no traffic."""
+        wanted = self._interfaces if interfaces is None else frozenset(map(downstream, interfaces))
         for number in channels:
-            self._border.engine.set_channel(self._channel(number), frozenset({"relay"}), self._interfaces)
+            self._border.engine.set_channel(self._channel(number), frozenset({"relay"}), wanted)
         return {}
 
     def remove(self, channels: list[int]) -> dict[str, Any]:
@@ -209,11 +215,10 @@ def _forward_tunnelled(options: argparse.Namespace, stream: Stream, interfaces: 
     families = (Family(stream.version),)
     plane = PLANES.get(options.engine)
     with FastBorder(topology, outer=stream.outer, families=families, plane=plane) as border:
-        border.prepare(interfaces)
-        for channel in range(stream.channels):
-            border.forward(stream.version, *interfaces, source=stream.source, group=stream.group(channel))
+        groups = [stream.group(channel) for channel in range(stream.channels)]
+        channels = [border.forward(stream.version, *interfaces, source=stream.source, group=group) for group in groups]
         try:
-            how = border.wait_until_fast(_READY_SECONDS)
+            how = border.wait_until_fast(channels, _READY_SECONDS)
         except TimeoutError as error:
             _say({"failed": str(error)})
             return

@@ -12,8 +12,9 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lab.bench import border_report, manager_report
+from lab.bench import border_report, fast_report, manager_report
 from lab.bench.border_report import BorderResults
+from lab.bench.fast_report import DataplaneResults
 from lab.bench.idle import Idle
 from lab.bench.join_latency import JoinLatency
 from lab.bench.manager_report import ManagerResults
@@ -30,6 +31,7 @@ class Results:
         joins: join latencies.
         idle: cost of idle channels.
         border: beside PIM routers, on a page of its own.
+        dataplane: the fast data planes, on a page of their own.
         manager: of the relay manager.
         left_out: what was not measured, and why.
     """
@@ -39,6 +41,7 @@ class Results:
     joins: list[JoinLatency] = field(default_factory=list)
     idle: list[Idle] = field(default_factory=list)
     border: BorderResults | None = None
+    dataplane: DataplaneResults | None = None
     manager: ManagerResults = field(default_factory=ManagerResults)
     left_out: list[str] = field(default_factory=list)
 
@@ -160,7 +163,8 @@ def aims(results: Results) -> list[tuple[str, str, bool]]:
             within = idle.resident_bytes < 150e6 and idle.processor_share < 0.03
             found.append((f"{idle.role}, 10,000 idle channels: under 150 MB and 3 % of a core", reached, within))
     border = border_report.aims(results.border) if results.border is not None else []
-    return found + border + manager_report.aims(results.manager)
+    dataplane = fast_report.aims(results.dataplane) if results.dataplane is not None else []
+    return found + border + dataplane + manager_report.aims(results.manager)
 
 
 def _manager(results: Results) -> str:

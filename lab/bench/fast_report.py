@@ -1,0 +1,326 @@
+"""The page of the fast data planes: aims, a table per question, a plot."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from matplotlib.figure import Figure
+
+from lab.bench.fast_guest import GuestRatio
+from lab.bench.fast_joins import Joins
+from lab.bench.fast_latency import RATE, Latency
+from lab.bench.fast_relay import KERNEL, USERSPACE_RELAY, RelayFigures
+from lab.bench.fast_rig import Case
+from lab.bench.fast_search import Figures
+from lab.bench.fast_soak import SoakResult
+from lab.bench.fast_subject import NATIVE, NATIVE_MERGING
+from lab.bench.tables import table
+
+Aim = tuple[str, str, bool]
+"""What was aimed at, what was reached, whether that is it."""
+
+XDP_RATE: Final = 4.0
+TC_COST: Final = 0.65
+RELAY_RATE: Final = 1e6
+RELAY_COST: Final = 0.5
+JOIN_SECONDS: Final = 300e-6
+_QUIET_LOAD: Final = 0.5
+_BASE: Final = tuple(Case(NATIVE, version=version) for version in (4, 6))
+_SHOWN: Final = {
+    NATIVE: "native multicast routing",
+    NATIVE_MERGING: "native, rx-udp-gro-forwarding",
+    "xdp": "xdp",
+    "xdp-mfc": "xdp-mfc",
+    "tc": "tc",
+    "userspace": "userspace",
+}
+_METHOD: Final = (
+    "The sender makes packets in the kernel on a core of its own; everything the gateway does runs on the other core:"
+    " the uplink's receive processing (threaded NAPI), what follows from it up to the first steps of the sink, and the"
+    " agent. CPU is what ran on that core, per packet forwarded to all its interfaces, the best of three runs at the"
+    " highest rate without loss. That rate is found in steps of 10 %, each tried for 0.4 s and at most twice: the ring"
+    " of a veth holds 256 packets, so that any hiccup of the machine loses some. Overloaded means twice that rate. The"
+    " links are veth pairs, there is no network card: trust ratios, not figures. The sink counts and drops in XDP for"
+    " engines that send frames, in TC for those that send socket buffers, whichever is cheaper. Native packets come"
+    " without Don't Fragment, because multicast routing drops trains that have it; tunnelled ones have it, as Linux"
+    " senders set it, and all carry checksums."
+)
+
+
+@dataclass(slots=True)
+class DataplaneResults:
+    """Everything one run measured; what was left out is empty.
+
+    Attributes:
+        figures: of every case.
+        latencies: of every engine.
+        joins: of every engine of tunnels.
+        relay: of the relay's planes.
+        guest: the kernel's own AMT gateway in the guest.
+        soak: a long time of joins and leaves under load.
+        machine_load: of the machine before it began, over one minute.
+        left_out: what could not be measured, and why.
+    """
+
+    figures: list[Figures] = field(default_factory=list)
+    latencies: list[Latency] = field(default_factory=list)
+    joins: list[Joins] = field(default_factory=list)
+    relay: list[RelayFigures] = field(default_factory=list)
+    guest: GuestRatio | None = None
+    soak: list[SoakResult] = field(default_factory=list)
+    machine_load: float = 0.0
+    left_out: list[str] = field(default_factory=list)
+
+    def of(self, case: Case) -> Figures | None:
+        """The figures of a case."""
+        return next((each for each in self.figures if each.case == case), None)
+
+
+def aims(results: DataplaneResults) -> list[Aim]:
+    """Each aim whose figure was measured."""
+    found = [aim for base in _BASE for aim in _gateway_aims(results, base)]
+    found += _relay_aims(results)
+    for row in results.joins:
+        if row.engine != "userspace":
+            p99 = row.percentile(0.99)
+            what = f"{row.engine}: join beside {row.beside:,} channels, p99 under {JOIN_SECONDS * 1e6:.0f} µs"
+            found.append((what, f"{p99 * 1e6:.0f} µs", p99 < JOIN_SECONDS))
+    for soak in results.soak:
+        what = (
+            f"{soak.engine}: {soak.seconds:.0f} s of joins and leaves under load leave nothing, every packet is counted"
+        )
+        found.append((what, "; ".join(soak.problems) or "nothing left, all accounted for", not soak.problems))
+    return found
+
+
+def _gateway_aims(results: DataplaneResults, base: Case) -> list[Aim]:
+    native, merging = results.of(base), results.of(base.of(NATIVE_MERGING))
+    xdp, tc = results.of(base.of("xdp")), results.of(base.of("tc"))
+    found: list[Aim] = []
+    name = f"IPv{base.version}, {base.channels} channels"
+    if native and xdp and native.lossless:
+        ratio = xdp.lossless / native.lossless
+        what = f"xdp, {name}: at least {XDP_RATE:g} times the packets/s of native routing"
+        found.append((what, f"{ratio:.2f} times", ratio >= XDP_RATE))
+    if merging and xdp:
+        ahead = xdp.lossless > merging.lossless and xdp.nanoseconds < merging.nanoseconds
+        what = f"xdp, {name}: ahead of native with rx-udp-gro-forwarding in packets/s and CPU"
+        reached = (
+            f"{xdp.lossless:,.0f} to {merging.lossless:,.0f} packets/s,"
+            f" {xdp.nanoseconds:,.0f} to {merging.nanoseconds:,.0f} ns"
+        )
+        found.append((what, reached, ahead))
+    if native and tc:
+        ratio = tc.nanoseconds / native.nanoseconds
+        what = f"tc, {name}: at most {TC_COST:g} times the CPU of native routing"
+        found.append((what, f"{ratio:.2f} times", ratio <= TC_COST))
+    return found
+
+
+def _relay_aims(results: DataplaneResults) -> list[Aim]:
+    found: list[Aim] = []
+    for row in results.relay:
+        if row.plane == KERNEL and row.tunnels == 100 and row.is_flood:
+            rate = row.tunnel_packets_per_second
+            what = "relay, 100 tunnels: above 1,000,000 tunnel packets/s at a counting sink"
+            found.append((what, f"{rate:,.0f}", rate > RELAY_RATE))
+    stream = {row.plane: row for row in results.relay if row.tunnels == 1000 and not row.is_flood}
+    if len(stream) == 2:
+        ratio = stream[KERNEL].cpu_share / stream[USERSPACE_RELAY].cpu_share
+        what = f"relay, one stream to 1,000 tunnels: at most {RELAY_COST:g} times the CPU of userspace"
+        found.append((what, f"{ratio:.2f} times", ratio <= RELAY_COST))
+    return found
+
+
+def page(results: DataplaneResults) -> str:
+    """The whole page."""
+    where = f"{os.cpu_count()} cores of {_processor()}, Linux {platform.release()}, Python {platform.python_version()}"
+    made = f"Made by `make bench`, or alone by `python -m lab.bench dataplane`, on {where}. {_METHOD}{_shared(results)}"
+    parts = ["# Fast data planes: what was measured\n", made + "\n", "![The same as a plot](bench-dataplane.png)\n"]
+    sections: tuple[Callable[[DataplaneResults], str], ...] = (
+        *(_aims, _gateway, _kernel_gateway, _latency, _joins, _relay, soak_section),
+    )
+    parts += [text for make in sections if (text := make(results))]
+    if results.left_out:
+        parts.append("## Left out\n\n" + "\n".join(f"- {reason}" for reason in results.left_out) + "\n")
+    return "\n".join(parts)
+
+
+def write(results: DataplaneResults, directory: Path) -> Path:
+    """Write page and plot; where the page is."""
+    path = directory / "bench-dataplane.md"
+    path.write_text(page(results))
+    plot(results, directory / "bench-dataplane.png")
+    return path
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    named = (line.partition(":")[2].strip() for line in lines if "model name" in line)
+    return next(named, platform.machine())
+
+
+def _shared(results: DataplaneResults) -> str:
+    if results.machine_load < _QUIET_LOAD:
+        return ""
+    return (
+        f" **Other programs shared the machine** (load {results.machine_load:.1f} when it began): rates without loss"
+        " and the tails of latency are theirs too."
+    )
+
+
+def _aims(results: DataplaneResults) -> str:
+    rows = [[aim, reached, "yes" if is_reached else "**no**"] for aim, reached, is_reached in aims(results)]
+    return "## Aims\n\n" + table(("aim", "measured", "reached"), rows) if rows else ""
+
+
+def _titled(case: Case) -> str:
+    many = "interface" if case.interfaces == 1 else "interfaces"
+    channels = "channel" if case.channels == 1 else "channels"
+    return f"IPv{case.version}, {case.channels} {channels}, {case.interfaces} {many}, {case.size} octets"
+
+
+def _gateway(results: DataplaneResults) -> str:
+    parts = []
+    for case in dict.fromkeys(each.case.of(NATIVE) for each in results.figures):
+        rows = [_gateway_row(results, each) for each in results.figures if each.case.of(NATIVE) == case]
+        headings = (
+            *("gateway", "CPU ns a packet", "median", "to native", "packets/s without loss", "to native"),
+            *("packets/s overloaded", "CPU ns then"),
+        )
+        parts.append(f"### {_titled(case)}\n\n" + table(headings, rows))
+    return "## Gateway\n\n" + "\n".join(parts) if parts else ""
+
+
+def _gateway_row(results: DataplaneResults, row: Figures) -> list[str]:
+    native = results.of(row.case.of(NATIVE))
+    cost = f"{row.nanoseconds / native.nanoseconds:.2f}" if native and native is not row else "-"
+    rate = f"{row.lossless / native.lossless:.2f}" if native and native is not row and native.lossless else "-"
+    return [
+        _SHOWN[row.case.engine],
+        f"{row.nanoseconds:,.0f}",
+        f"{row.median_nanoseconds:,.0f}",
+        cost,
+        f"{row.lossless:,.0f}" if row.lossless else "-",
+        rate,
+        f"{row.overloaded:,.0f}",
+        f"{row.overloaded_nanoseconds:,.0f}",
+    ]
+
+
+def _kernel_gateway(results: DataplaneResults) -> str:
+    row = results.guest
+    if row is None:
+        return ""
+    text = (
+        f"The kernel's own AMT gateway, Linux {row.release} as User Mode Linux with one slow CPU: only the ratio means"
+        " anything. Sender, router and sink share that CPU; what sender and sink cost alone is taken off.\n\n"
+    )
+    cells = [
+        ["native multicast routing", f"{row.native * 1e6:.1f} µs", "-"],
+        ["the kernel's AMT gateway, then the same", f"{row.gateway * 1e6:.1f} µs", f"{row.ratio:.2f}"],
+    ]
+    return "## The kernel's AMT gateway\n\n" + text + table(("in the guest", "a packet", "to native"), cells)
+
+
+def _latency(results: DataplaneResults) -> str:
+    if not results.latencies:
+        return ""
+    native = {row.case.of(NATIVE): row for row in results.latencies if row.case.engine == NATIVE}
+    rows = []
+    for row in results.latencies:
+        base = native.get(row.case.of(NATIVE))
+        added = ["-"] * len(row.nanoseconds)
+        if base is not None and base is not row:
+            added = [f"{(a - b) / 1e3:+.1f} µs" for a, b in zip(row.nanoseconds, base.nanoseconds, strict=True)]
+        shown = [f"{each / 1e3:.1f} µs" for each in row.nanoseconds]
+        name = f"{_SHOWN[row.case.engine]}, IPv{row.case.version}"
+        rows.append([name, *shown, *added, f"{row.lost / max(1, row.sent):.4%}"])
+    text = (
+        f"{RATE:,.0f} packets/s, evenly, one at a time; from the sender's program to the sink's, the same clock, known"
+        " to 3 %. Each figure is the best of three runs. Of a train the first packet's time counts, the longest.\n\n"
+    )
+    headings = ("gateway", "p50", "p99", "p99.9", "p50 to native", "p99", "p99.9", "lost")
+    return "## Latency\n\n" + text + table(headings, rows)
+
+
+def _joins(results: DataplaneResults) -> str:
+    rows = [
+        [
+            f"{_SHOWN[row.engine]}, beside {row.beside:,} channels",
+            *(f"{row.percentile(share) * 1e6:.0f} µs" for share in (0.5, 0.99, 1.0)),
+        ]
+        for row in results.joins
+    ]
+    text = "`set_channel` of the engine: the kernel's route and the maps of the programs, one channel at a time.\n\n"
+    return "## Joins\n\n" + text + table(("engine", "p50", "p99", "longest"), rows) if rows else ""
+
+
+def _relay(results: DataplaneResults) -> str:
+    rows = [
+        [
+            f"{row.plane}, {'full speed' if row.is_flood else 'one stream'}, {row.tunnels:,} tunnels",
+            f"{row.tunnel_packets_per_second:,.0f}",
+            f"{row.nanoseconds:,.0f}",
+            f"{row.cpu_share:.0%}",
+            f"{row.loss:.2%}",
+        ]
+        for row in results.relay
+    ]
+    headings = ("relay", "tunnel packets/s at the sink", "CPU ns a tunnel packet", "of one core", "loss")
+    return "## Relay\n\n" + table(headings, rows) if rows else ""
+
+
+def soak_section(results: DataplaneResults) -> str:
+    """The soak's table; empty when there was none."""
+    rows = [
+        [
+            row.engine,
+            f"{row.seconds:,.0f} s",
+            f"{row.sent:,}",
+            f"{row.changes:,}",
+            f"{row.resident_before / 1e6:.0f} to {row.resident_after / 1e6:.0f} MB",
+            "; ".join(row.problems) or "none",
+        ]
+        for row in results.soak
+    ]
+    headings = ("engine", "time", "packets sent", "joins and leaves", "resident", "problems")
+    return "## Soak\n\n" + table(headings, rows) if rows else ""
+
+
+def plot(results: DataplaneResults, path: Path) -> None:
+    """Bars of every engine: CPU a packet and packets/s of the cases, and latency."""
+    figure = Figure(figsize=(14, 10))
+    axes = figure.subplots(2, 2).flat
+    cases = list(dict.fromkeys(each.case.of(NATIVE) for each in results.figures))
+    engines = list(dict.fromkeys(each.case.engine for each in results.figures))
+    names = [_titled(case).replace(", ", ",\n", 1) for case in cases]
+    shown: tuple[tuple[str, Callable[[Figures], float]], ...] = (
+        ("CPU ns a packet", lambda row: row.nanoseconds),
+        ("Million packets/s without loss", lambda row: row.lossless / 1e6),
+        ("Million packets/s, overloaded", lambda row: row.overloaded / 1e6),
+    )
+    for axis, (title, pick) in zip(axes, shown, strict=False):
+        height = 0.8 / max(1, len(engines))
+        for number, engine in enumerate(engines):
+            found = [results.of(case.of(engine)) for case in cases]
+            values = [pick(row) if row else 0.0 for row in found]
+            axis.barh([place + number * height for place in range(len(cases))], values, height, label=_SHOWN[engine])
+        axis.set_title(title)
+        axis.set_yticks([place + 0.4 - height / 2 for place in range(len(cases))], names, fontsize=7)
+        axis.invert_yaxis()
+        if engines:
+            axis.legend(fontsize=7)
+    for row in results.latencies:
+        label = f"{_SHOWN[row.case.engine]}, IPv{row.case.version}"
+        axes[3].plot(("p50", "p99", "p99.9"), [each / 1e3 for each in row.nanoseconds], marker="o", label=label)
+    axes[3].set(title=f"Latency at {RATE:,.0f} packets/s, µs", yscale="log")
+    if results.latencies:
+        axes[3].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=90)

@@ -1,0 +1,231 @@
+"""A long time near the engine's limit while channels join and leave; afterwards nothing is left and all is counted."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pyroute2 import NetNS
+
+from lab.bench.engine_topology import UPLINK_AT_GATEWAY, downstream, set_sysctl
+from lab.bench.fast_flows import MOST_FLOWS
+from lab.bench.fast_rig import Case, Rig, rig
+from lab.bench.fast_search import search
+from lab.bench.fast_sink import Tally
+from lab.bench.fast_tracepoint import Handed, handed
+from lab.bench.relay_topology import inside
+
+SHARE: Final = 0.9  # of the rate without loss
+_CHANGES: Final = 100  # joins and leaves in a second
+_STEP: Final = 0.1
+_STEADY: Final = 48  # channels of MOST_FLOWS that never leave
+_NUMBERS: Final = 250  # those beyond MOST_FLOWS have no traffic
+_GROWTH: Final = 16_000_000  # octets the agent may grow by, once it has seen every channel
+_SETTLED: Final = 0.1  # of the time, after which it has
+
+
+@dataclass(frozen=True, slots=True)
+class SoakResult:
+    """What a soak found.
+
+    Attributes:
+        engine: its name.
+        seconds: it took.
+        sent: packets.
+        changes: joins and leaves.
+        resident_before: octets of the agent's process a tenth into it.
+        resident_after: the same at the end.
+        problems: what was left over or did not add up, in words.
+        checked: what was compared, in words.
+    """
+
+    engine: str
+    seconds: float
+    sent: int
+    changes: int
+    resident_before: int
+    resident_after: int
+    problems: tuple[str, ...]
+    checked: tuple[str, ...] = ()
+
+
+class _Books:
+    """Everything that counts packets, before and after."""
+
+    def __init__(self, running: Rig, frames: Handed | None) -> None:
+        self._running = running
+        self._frames = frames
+        self._names = [downstream(number) for number in range(running.case.interfaces)]
+        self._before = self._read()
+
+    def _read(self) -> dict[str, Any]:
+        running = self._running
+        counted = running.subject.ask("counters")
+        total = running.sink.settled()
+        steady = [
+            running.sink.tally(interface, channel)
+            for interface in range(running.sink.interfaces)
+            for channel in range(_STEADY)
+        ]
+        with NetNS(running.topology.gateway) as route:
+            links = {name: route.get_links(ifname=name)[0] for name in self._names}
+        devices = [int(links[name].get(("stats64", "tx_packets"))) for name in self._names]
+        redirected = [
+            self._frames.of(int(links[name]["index"])) if self._frames is not None else [] for name in self._names
+        ]
+        refused = sum(counted["refused"].values())
+        return {
+            "forwarded": counted["forwarded"],
+            "refused": refused,
+            "sink": total,
+            "steady": steady,
+            "devices": devices,
+            "redirected": redirected,
+        }
+
+    def compare(self, sent: int) -> tuple[list[str], list[str]]:
+        """What does not add up, and what was compared."""
+        before, after = self._before, self._read()
+        interfaces, channels = self._running.case.interfaces, self._running.case.channels
+        forwarded = after["forwarded"] - before["forwarded"]
+        refused = after["refused"] - before["refused"]
+        arrived: Tally = after["sink"] - before["sink"]
+        compared = [
+            ("sent = forwarded + refused by the engine", sent, forwarded + refused),
+            ("forwarded to all interfaces = at the sink", forwarded * interfaces, arrived.packets),
+        ]
+        whole = [now - then for now, then in zip(after["steady"], before["steady"], strict=True)]
+        compared.append(
+            (
+                "packets of channels that stayed = at the sink",
+                sum(_share(sent, channels, channel) for channel in range(_STEADY)) * interfaces,
+                sum(each.packets for each in whole),
+            )
+        )
+        compared.append(("gaps and repeats of channels that stayed = 0", 0, sum(_faults(each) for each in whole)))
+        if self._running.case.engine in ("xdp", "tc"):
+            # Behind multicast routing trains leave as one packet.
+            for name, now, then in zip(self._names, after["devices"], before["devices"], strict=True):
+                compared.append((f"forwarded = sent by device {name}", forwarded, now - then))
+        if self._running.case.engine == "xdp" and self._frames is not None:
+            for name, entries in zip(self._names, after["redirected"], strict=True):
+                # Of all devices of that index, in all namespaces, one is ours; nothing was redirected to it before.
+                closest = min((entry for entry, _ in entries), key=lambda entry: abs(entry - forwarded), default=0)
+                compared.append((f"forwarded = xdp_devmap_xmit to {name}", forwarded, closest))
+        wrong = [f"{what}: {wanted:,} against {found:,}" for what, wanted, found in compared if wanted != found]
+        return wrong, [what for what, _, _ in compared]
+
+
+def _share(sent: int, channels: int, channel: int) -> int:
+    """Packets of a channel when they are sent in turn."""
+    return sent // channels + (channel < sent % channels)
+
+
+def _faults(tally: Tally) -> int:
+    return tally.gaps + tally.backwards
+
+
+def soak(engine: str, prefix: str, seconds: float, tell: Callable[[str], None]) -> SoakResult:
+    """Send at `SHARE` of the rate without loss, have channels join and leave, and look what is left.
+
+    Raises:
+        RuntimeError: the engine cannot be had here, or forwards nothing without loss.
+    """
+    case = Case(engine, channels=MOST_FLOWS, interfaces=2)
+    with ExitStack() as stack:
+        frames = _tracepoint(stack, tell)
+        running = stack.enter_context(rig(case, prefix, checks=True))
+        _silence(running)
+        best = search(running, 0.4)
+        if best is None:
+            raise RuntimeError(f"{engine} forwards nothing without loss on this machine")
+        rate = SHARE * best.sent.rate
+        tell(f"{engine}: {rate:,.0f} packets/s for {seconds:.0f} s")
+        books = _Books(running, frames)
+        running.generator.begin(rate, seconds)
+        changes, resident = _churn(running, seconds, tell)
+        sent = running.generator.end()
+        running.sink.settled()
+        problems, checked = books.compare(sent.packets)
+        resident_after = int(running.subject.ask("counters")["resident"])
+        problems += _left_over(running)
+        if resident_after > resident + _GROWTH:
+            problems.append(f"the agent grew from {resident / 1e6:.0f} to {resident_after / 1e6:.0f} MB")
+        running.subject.close()
+        problems += _left_in_kernel(running)
+    return SoakResult(engine, seconds, sent.packets, changes, resident, resident_after, tuple(problems), tuple(checked))
+
+
+def _tracepoint(stack: ExitStack, tell: Callable[[str], None]) -> Handed | None:
+    try:
+        return stack.enter_context(handed())
+    except OSError as error:
+        tell(f"xdp_devmap_xmit is not compared: {error}")
+        return None
+
+
+def _silence(running: Rig) -> None:
+    """Nothing else may leave by the interfaces whose statistics are compared."""
+    for namespace in (running.topology.gateway, running.topology.host):
+        with inside(namespace):
+            set_sysctl("net/ipv6/conf/all/disable_ipv6", "1")
+
+
+def _churn(running: Rig, seconds: float, tell: Callable[[str], None]) -> tuple[int, int]:
+    """Have channels join and leave; how many did, and the agent's memory a tenth into it."""
+    chance = random.Random(5)
+    joined = set(range(_STEADY, MOST_FLOWS))
+    changes, resident = 0, 0
+    begun = time.monotonic()
+    told = begun
+    due = begun
+    while (now := time.monotonic()) < begun + seconds:
+        numbers = chance.sample(range(_STEADY, _NUMBERS), round(_CHANGES * _STEP))
+        leaving = [number for number in numbers if number in joined]
+        joining = [number for number in numbers if number not in joined]
+        running.subject.ask("remove", channels=leaving)
+        running.subject.ask("set", channels=[number for number in joining if number < MOST_FLOWS])
+        idle = [number for number in joining if number >= MOST_FLOWS]
+        running.subject.ask("set", channels=idle, interfaces=chance.choice(([0], [1], [0, 1])))
+        joined = (joined - set(leaving)) | set(joining)
+        changes += len(numbers)
+        if not resident and now > begun + _SETTLED * seconds:
+            resident = int(running.subject.ask("counters")["resident"])
+        if now > told + 30:
+            told = now
+            tell(f"{now - begun:.0f} s, {changes:,} joins and leaves")
+        due += _STEP
+        time.sleep(max(0.0, due - time.monotonic()))
+    return changes, resident
+
+
+def _left_over(running: Rig) -> list[str]:
+    """What the engine's maps have after every channel left."""
+    running.subject.ask("remove", channels=list(range(_NUMBERS)))
+    left = running.subject.ask("left")
+    return [f"{count} entries left in {name}" for name, count in left.items() if count]
+
+
+def _left_in_kernel(running: Rig) -> list[str]:
+    """What is there after the agent's end."""
+    problems = []
+    with NetNS(running.topology.gateway) as route:
+        names = {str(link.get("ifname")): link for link in route.get_links()}
+        xdp = names[UPLINK_AT_GATEWAY].get("xdp")
+        if xdp is not None and xdp.get("attached"):
+            problems.append("an XDP program is left on the uplink")
+        if "amt0" in names:
+            problems.append("amt0 is left")
+        if routes := route.get_rules(table=253):
+            problems.append(f"{len(routes)} routing rules are left")
+    with inside(running.topology.gateway):
+        for name in ("ip_mr_cache", "ip6_mr_cache"):
+            path = Path("/proc/thread-self/net", name)
+            if path.exists() and (lines := path.read_text().splitlines()[1:]):
+                problems.append(f"{len(lines)} routes left in {name}")
+    return problems
