@@ -1,0 +1,146 @@
+"""The gateway's programs, run on single frames without any network (BPF_PROG_TEST_RUN)."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final, Self
+
+from vectors.forwarding.case import Case
+from vectors.forwarding.world import (
+    ACCEPTED_GROUP,
+    CHANNELS,
+    GATEWAY,
+    MTU,
+    PENDING_GROUP,
+    RELAY,
+    RELAY_PORT,
+    TUNNELS,
+    Subscription,
+)
+
+from agent.dataplane.engine import Refusal
+from agent.dataplane.fast.layout import (
+    REFUSALS,
+    ChannelEntry,
+    Plane,
+    channel_key,
+    devmap_value,
+    group_key,
+    index_key,
+    interface_list,
+    tunnel_key,
+    tunnel_value,
+)
+from agent.net.bpf import MapKind, create_map, load, test_run
+from agent.protocol.channels import Channel, Endpoint
+
+LOOPBACK: Final = 1
+"""Index of the interface that every namespace has; nothing is sent to it in a trial."""
+
+
+@dataclass(frozen=True)
+class Program:
+    """A program, and what its verdicts mean."""
+
+    name: str
+    plane: Plane
+    passed: frozenset[int]
+    dropped: int
+    redirected: int
+    single_only: bool
+
+
+XDP: Final = Program("gateway_xdp", Plane.XDP, frozenset({2}), 1, 4, single_only=False)
+TC: Final = Program("gateway_tc", Plane.TC, frozenset({0, -1, 0xFFFFFFFF}), 2, 7, single_only=True)
+"""TC copies to all interfaces but the last even in a trial, so only channels with one are tried."""
+
+
+class Trial:
+    """A program with the tunnels and channels of `vectors.forwarding.world` in its maps."""
+
+    def __init__(self, program: Program, outer: int, link: str) -> None:
+        self._program = program
+        self._outer = outer
+        self._mtu = MTU[link]
+
+    def __enter__(self) -> Self:
+        """Load it and fill its maps."""
+        with ExitStack() as stack:
+            self._loaded = stack.enter_context(load("gateway"))
+            outgoing = create_map(MapKind.DEVMAP, "outgoing", 4, 8, 1)
+            stack.callback(outgoing.close)
+            outgoing.update(index_key(0), devmap_value(LOOPBACK, 0))
+            self._loaded.map("single_ports").update(index_key(LOOPBACK), devmap_value(LOOPBACK, 0))
+            self._loaded.map("sets").update(index_key(1), outgoing.fd.to_bytes(4, "little"))
+            self._loaded.map("set_interfaces").update(index_key(1), interface_list((LOOPBACK,)))
+            self._subscribe()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Unload it."""
+        self._stack.close()
+
+    def _subscribe(self) -> None:
+        relay = Endpoint(ip_address(RELAY[self._outer]), RELAY_PORT)
+        slots = {name: slot for slot, name in enumerate(TUNNELS)}
+        for name, port in TUNNELS.items():
+            key = tunnel_key(Endpoint(ip_address(GATEWAY[self._outer]), port))
+            value = tunnel_value(relay, slots[name], strict_port=name != "lax")
+            self._loaded.map(f"tunnels{self._outer}").update(key, value)
+        for slot, (name, families) in enumerate(CHANNELS.items()):
+            for family, there in families.items():
+                entry = self._entry(2 * slot + (family == 6), name, there, slots[there.tunnel])
+                channel = Channel(ip_address(there.source), ip_address(there.group))
+                self._loaded.map(f"channels{family}").update(channel_key(channel), entry.pack())
+        for groups in (ACCEPTED_GROUP, PENDING_GROUP):
+            for family, group in groups.items():
+                self._loaded.map(f"groups{family}").update(group_key(ip_address(group)), b"\1")
+
+    def _entry(self, slot: int, name: str, there: Subscription, tunnel: int) -> ChannelEntry:
+        return ChannelEntry(
+            slot,
+            tunnel,
+            set=1,
+            single=LOOPBACK if len(there.interfaces) == 1 else 0,
+            limit=min(self._mtu[interface] for interface in there.interfaces),
+            plane=self._program.plane,
+            refuse=Refusal.SPOOFED_LOCAL_SOURCE if name == "local" else None,
+        )
+
+    def judge(self, case: Case) -> str:
+        """Run the program on a case; what is not as it should be, empty when everything is."""
+        if len(case.frames) != 1 or (self._program.single_only and len(case.leaves) > 1):
+            return ""
+        before = self._refused()
+        (frame,) = case.frames
+        run = test_run(self._loaded.program(self._program.name), frame)
+        counted = [name for name, old, new in zip(NAMES, before, self._refused(), strict=True) if new > old]
+        wrong = self._complaint(case, run.verdict, run.data, counted)
+        return f"{case.name} ({case.rfc}): {wrong}" if wrong else ""
+
+    def _refused(self) -> list[int]:
+        counters = self._loaded.map("refused")
+        return [counters.sums(index)[0] for index in range(len(REFUSALS))]
+
+    def _complaint(self, case: Case, verdict: int, data: bytes, counted: list[str]) -> str:
+        if verdict in self._program.passed:
+            if data != case.frames[0] or counted:
+                return f"handed on, but changed or counted {counted}"
+            return "" if case.left or case.expect != "forward" else "left to the socket"
+        if verdict == self._program.dropped:
+            as_told = case.expect in {"refuse", "nothing"} and counted == [*case.reasons][:1] and counted
+            return "" if as_told else f"dropped, counted as {counted}, instead of {case.expect} {case.reasons}"
+        if verdict != self._program.redirected or counted:
+            return f"verdict {verdict}, counted {counted}"
+        expected = case.leaves or case.leaves_unseen
+        if not expected:
+            return f"forwarded instead of {case.expect} {case.reasons}"
+        whole = {frame[:6] + frame[12:] for frames in expected.values() for frame in frames}
+        # The source address is written on the way out of each interface.
+        return "" if whole == {data[:6] + data[12:]} else f"forwarded as {data.hex()}"
+
+
+NAMES: Final = [refusal.value for refusal in REFUSALS]
