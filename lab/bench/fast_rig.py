@@ -142,7 +142,7 @@ def rig(case: Case, prefix: str, *, checks: bool = False) -> Iterator[Rig]:
         threads = napi_threads(UPLINK_AT_GATEWAY) - older
         pin(threads)
         link = Link(
-            _address(topology.relay, UPLINK_AT_RELAY), _address(topology.gateway, UPLINK_AT_GATEWAY), subjected.port
+            mac_address(topology.relay, UPLINK_AT_RELAY), mac_address(topology.gateway, UPLINK_AT_GATEWAY), subjected.port
         )
         sending = stack.enter_context(generator(topology.relay, case.stream, link))
         counted = (*sorted(threads), *softirq_thread())
@@ -156,7 +156,7 @@ def _forward_trains(namespace: str, interface: str) -> None:
         ethtool.set_features(interface, features)
 
 
-def _address(namespace: str, interface: str) -> bytes:
+def mac_address(namespace: str, interface: str) -> bytes:
     """MAC address of an interface."""
     with NetNS(namespace) as route:
         (link,) = route.get_links(ifname=interface)
