@@ -31,6 +31,7 @@ from agent.net.mroute import MulticastRouter
 from agent.net.receive_batch import (
     BatchReceiver,
     Message,
+    ask_for_trains,
     dropped_by_socket,
     endpoint_of,
     messages_at_once,
@@ -42,6 +43,7 @@ from agent.protocol.channels import Address, Channel, Family, Network
 _MULTICAST_DATA: Final = 6
 _DATA_HEADER: Final = 2  # octets before the inner packet, RFC 7450 §5.1.6
 _ROUNDS_A_WAKEUP: Final = 4
+_ROUNDS_OF_A_DRAIN: Final = 64
 _KNOWN_FLOWS: Final = 4096
 
 
@@ -94,6 +96,11 @@ class UserspaceEngine:
         self.set_local_networks(local_networks)
 
     @property
+    def tunnel_interface(self) -> int:
+        """Index of the interface its packets enter the kernel by."""
+        return self._tap.index
+
+    @property
     def details(self) -> dict[str, str]:
         """How the engine works on this host."""
         trains = {tunnel.trains for tunnel in self._tunnels.values()}
@@ -126,6 +133,18 @@ class UserspaceEngine:
         self._departed.packets += state.packets
         self._departed.bytes += state.bytes
         self._refused[Refusal.RECEIVE_OVERFLOW] += dropped_by_socket(state.settings.socket) - state.dropped
+
+    def drain(self, name: str) -> None:
+        """Forward what waits in a tunnel's socket, as far as a bounded number of reads goes."""
+        tunnel = self._tunnels.get(name)
+        for _ in range(_ROUNDS_OF_A_DRAIN if tunnel is not None else 0):
+            if tunnel is None or not self._read(tunnel):
+                return
+
+    def set_trains(self, name: str, *, wanted: bool) -> None:
+        """Let the kernel join datagrams of a tunnel to trains, or not: then programs behind the driver see each."""
+        if (tunnel := self._tunnels.get(name)) is not None:
+            tunnel.trains = ask_for_trains(tunnel.settings.socket, wanted=wanted) and wanted
 
     def set_channel(
         self, channel: Channel, tunnels: frozenset[str], interfaces: frozenset[str], incoming: str | None = None
@@ -256,8 +275,8 @@ class UserspaceEngine:
     def _is_local(self, address: Address) -> bool:
         return any(address in network for network in self._networks if network.version == address.version)
 
-    def _read(self, tunnel: TunnelState) -> None:
-        """Take a bounded number of messages, so that the control plane never waits for long."""
+    def _read(self, tunnel: TunnelState) -> bool:
+        """Take a bounded number of messages, so that the control plane never waits for long; whether more may wait."""
         descriptor = tunnel.settings.socket.fileno()
         try:
             for _ in range(_ROUNDS_A_WAKEUP):
@@ -265,15 +284,16 @@ class UserspaceEngine:
                 if not messages:
                     for hint in read_error_queue(tunnel.settings.socket):
                         tunnel.settings.on_error(hint)
-                    return
+                    return False
                 few = len(messages) < tunnel.vector
                 tunnel.vector = messages_at_once(messages)
                 self._forward(tunnel, messages)
                 if few or self._tunnels.get(tunnel.settings.name) is not tunnel:
-                    return
+                    return False
         except OSError:  # an ICMP error that the queue tells more about, next time round
             for hint in read_error_queue(tunnel.settings.socket):
                 tunnel.settings.on_error(hint)
+        return True
 
     def _forward(self, tunnel: TunnelState, messages: list[Message]) -> None:
         """Sort one batch into trains and pass them on; a change of the outer ECN mark starts a new sorting."""

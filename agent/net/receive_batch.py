@@ -187,8 +187,13 @@ def prepare_socket(receiving: socket.socket, buffer_size: int) -> bool:
         receiving.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
     with contextlib.suppress(OSError):  # an IPv6 socket may carry mapped IPv4 too, unless it is IPv6 only
         receiving.setsockopt(socket.IPPROTO_IP, socket.IP_RECVTOS, 1)
+    return ask_for_trains(receiving, wanted=True)
+
+
+def ask_for_trains(receiving: socket.socket, *, wanted: bool) -> bool:
+    """Have the kernel join datagrams of a socket to trains, or each left alone; False where it has no say in that."""
     try:
-        receiving.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+        receiving.setsockopt(_SOL_UDP, _UDP_GRO, int(wanted))
     except OSError:
         return False
     return True

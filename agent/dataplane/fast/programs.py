@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Final, Protocol, cast
+
+from agent.net.bpf import BpfMap, BpfObject, MapKind, RingBuffer, create_map, load
 
 
 class Map(Protocol):
     """A map of the kernel.
 
     Every call raises `OSError` when the kernel refuses it: no room, not there.
+
+    Attributes:
+        fd: its descriptor.
     """
 
-    @property
-    def fd(self) -> int:
-        """Its descriptor."""
+    fd: int
 
     def update(self, key: bytes, value: bytes) -> None:
         """Set an entry."""
@@ -47,8 +50,8 @@ class Events(Protocol):
     def fileno(self) -> int:
         """Readable when there are events."""
 
-    def drain(self) -> None:
-        """Call back with each event."""
+    def drain(self) -> int:
+        """Call back with events that are there, a bounded number; how many there were."""
 
     def close(self) -> None:
         """Read no more."""
@@ -71,3 +74,42 @@ class Programs(Protocol):
 
     def close(self) -> None:
         """Unload; what is attached stays until it is detached."""
+
+
+_DEVMAP_VALUE: Final = 8  # struct bpf_devmap_val
+
+
+class GatewayPrograms:
+    """`Programs` of the loaded object `gateway`; closing it unloads them."""
+
+    def __init__(self, loaded: BpfObject) -> None:
+        self.object = loaded
+
+    def map(self, name: str) -> Map:
+        """One of the object's maps."""
+        return cast(Map, self.object.map(name))
+
+    def program(self, name: str) -> int:
+        """Descriptor of a program."""
+        return self.object.program(name)
+
+    def make_outgoing(self, entries: int) -> Map:
+        """A devmap for one set of outgoing interfaces."""
+        return cast(Map, create_map(MapKind.DEVMAP, "outgoing", 4, _DEVMAP_VALUE, entries))
+
+    def make_events(self, callback: Callable[[bytes], None]) -> Events:
+        """Read the map `events`."""
+        return RingBuffer(cast(BpfMap, self.object.map("events")), callback)
+
+    def close(self) -> None:
+        """Unload; what is attached stays until it is detached."""
+        self.object.close()
+
+
+def load_gateway() -> GatewayPrograms:
+    """The gateway's programs and maps.
+
+    Raises:
+        agent.net.bpf.BpfUnavailableError: why they cannot be had here.
+    """
+    return GatewayPrograms(load("gateway"))

@@ -1,0 +1,114 @@
+"""Numbers of counters in the kernel: who has which, and when one may be given to somebody else.
+
+Counters are never set back. What stood in one when it was handed out is remembered instead, so that nothing the
+programs count in between can be lost, and the sum over all of them is what was counted since the programs were loaded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+from agent.dataplane.engine import Traffic
+from agent.dataplane.fast.counters import CounterArray
+
+GRACE: Final = 0.25
+"""Seconds for which a program may still use what an entry said before it was changed; a packet takes microseconds."""
+
+FinalCount = Callable[[Traffic], None]
+"""Called with all that was counted in a slot, once nothing counts there any more."""
+
+
+class NoRoomError(Exception):
+    """A map of the kernel is full; the message says which."""
+
+
+class Slots:
+    """Hands out the elements of one counter array.
+
+    Args:
+        loop: the event loop.
+        counters: the array.
+        most: how many elements it has.
+        what: what they count, for messages.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, counters: CounterArray, most: int, what: str) -> None:
+        self._loop = loop
+        self._counters = counters
+        self._most = most
+        self._what = what
+        self._free: list[int] = []
+        self._bases: dict[int, tuple[int, int]] = {}
+        self._retiring: deque[tuple[float, int, FinalCount]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+        self.before_reuse: Callable[[], None] = lambda: None
+        """Called before slots are free again: whatever still speaks of their former owners is to be heard first."""
+
+    @property
+    def in_use(self) -> int:
+        """Slots that are taken, retiring ones included."""
+        return self._counters.used - len(self._free)
+
+    def allocate(self) -> int:
+        """A slot that counts from zero.
+
+        Raises:
+            NoRoomError: all are in use.
+        """
+        if self._free:
+            return self._free.pop()
+        if self._counters.used >= self._most:
+            raise NoRoomError(f"no counter is left for another {self._what}, there are {self._most}")
+        self._counters.used += 1
+        return self._counters.used - 1
+
+    def retire(self, slot: int, done: FinalCount) -> None:
+        """Nothing names a slot any more; `done` gets what it counted when the last packet is through."""
+        self._retiring.append((self._loop.time() + GRACE, slot, done))
+        if self._timer is None:
+            self._timer = self._loop.call_later(GRACE, self._release)
+
+    def read(self, slot: int) -> Traffic:
+        """What a slot counted since it was handed out; a tenth of a second old at most for one who asks for many."""
+        return self._since(slot, self._counters.soon(slot))
+
+    def read_all(self) -> Callable[[int], Traffic]:
+        """The same of each slot, out of one reading of all of them."""
+        self._counters.all()
+        return lambda slot: self._since(slot, self._counters.lately(slot))
+
+    def total(self) -> Traffic:
+        """What all slots ever counted."""
+        packets = octets = 0
+        for counted in self._counters.all():
+            packets += counted[0]
+            octets += counted[1]
+        return Traffic(packets, octets)
+
+    def close(self) -> None:
+        """Wait for nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._retiring.clear()
+
+    def _since(self, slot: int, counted: tuple[int, ...]) -> Traffic:
+        """An older snapshot may say less than what stood there when the slot was handed out."""
+        packets, octets = self._bases.get(slot, (0, 0))
+        return Traffic(max(0, counted[0] - packets), max(0, counted[1] - octets))
+
+    def _release(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        self.before_reuse()
+        while self._retiring and self._retiring[0][0] <= now:
+            _, slot, done = self._retiring.popleft()
+            counted = self._counters.now(slot)
+            done(self._since(slot, counted))
+            self._bases[slot] = (counted[0], counted[1])
+            self._free.append(slot)
+        if self._retiring:
+            self._timer = self._loop.call_at(self._retiring[0][0], self._release)
