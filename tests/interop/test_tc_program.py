@@ -30,7 +30,7 @@ from agent.dataplane.fast.layout import (
     tunnel_value,
 )
 from agent.net.bpf.errors import BpfUnavailableError
-from agent.net.bpf.links import attach_tc
+from agent.net.bpf.links import attach_tc, has_tcx
 from agent.net.bpf.objects import BpfObject, load
 from agent.net.tap import Tap, TapSettings
 from agent.protocol.channels import Channel, Endpoint
@@ -80,7 +80,7 @@ class Uplink:
     addresses: list[bytes] = field(default_factory=list)
     wires: list[socket.socket] = field(default_factory=list)
 
-    def open(self, *, clsact: bool, attached: bool) -> None:
+    def open(self, *, clsact: bool | None, attached: bool) -> None:
         if attached:
             with inside(self.topology.gateway):
                 index = socket.if_nametoindex("uplink1")
@@ -154,7 +154,7 @@ def expected(address: bytes, packet: bytes, outgoing: bytes) -> bytes:
 def make_uplink() -> Iterator[object]:
     with ExitStack() as stack:
 
-        def make(downstreams: int = 1, *, clsact: bool = False, attached: bool = True) -> Uplink:
+        def make(downstreams: int = 1, *, clsact: bool | None = None, attached: bool = True) -> Uplink:
             topology = EngineTopology(f"tc{os.getpid()}", downstreams=downstreams, merging=False)
             stack.enter_context(topology)
             try:
@@ -162,6 +162,8 @@ def make_uplink() -> Iterator[object]:
             except BpfUnavailableError as error:
                 pytest.skip(str(error))
             stack.callback(loaded.close)
+            if clsact is False and not has_tcx(loaded.program("gateway_tc")):
+                pytest.skip("no tcx in this kernel")
             uplink = Uplink(topology, loaded, stack)
             uplink.open(clsact=clsact, attached=attached)
             return uplink
