@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from agent.service.doctor.bpf import check_bpf
 from agent.service.doctor.finding import Finding, Verdict
 from agent.service.doctor.frr import check_frr
 from agent.service.doctor.host import Host
@@ -21,6 +22,7 @@ def examine(path: Path | None = None, host: Host | None = None) -> list[Finding]
     host = host or Host()
     findings, configuration = check_configuration(path, DEFAULT_CONFIG)
     findings.extend(check_kernel(host, configuration))
+    findings.extend(check_bpf(host))
     findings.extend(check_network(host, configuration))
     findings.extend(check_frr(host, configuration))
     findings.extend(check_surroundings(host, configuration))

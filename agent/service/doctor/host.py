@@ -11,9 +11,11 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from agent.net.bpf import BpfUnavailableError, object_path, support
 from agent.net.routing import local_address_towards
 from agent.protocol.channels import Address
 
+_OBJECTS: Final = ("gateway", "relay")
 _UDP_GRO: Final = 104  # linux/udp.h
 _TUNGETFEATURES: Final = 0x800454CF  # linux/if_tun.h
 _IFF_VNET_HDR: Final = 0x4000
@@ -106,6 +108,28 @@ class Host:
         finally:
             os.close(descriptor)
         return None if features & _IFF_VNET_HDR else "tap devices have no virtio-net header here"
+
+    def missing_libbpf(self) -> str | None:
+        """Why there is no libbpf to use; None when there is."""
+        return support.missing_library()
+
+    def missing_programs(self) -> list[str]:
+        """Names of the agent's objects that were not built."""
+        return [path.name for path in map(object_path, _OBJECTS) if not path.is_file()]
+
+    def refuses_bpf(self) -> str | None:
+        """Why the kernel does not take maps of ours; None when it does."""
+        try:
+            return support.refused()
+        except BpfUnavailableError as error:
+            return str(error)
+
+    def tcx(self) -> bool | None:
+        """Whether the kernel has tcx; None when it takes no TC program."""
+        try:
+            return support.tcx()
+        except BpfUnavailableError:
+            return None
 
     def clock_synchronised(self) -> bool | None:
         """Whether the kernel believes its clock (adjtimex(2)); None when it does not say."""
