@@ -61,7 +61,7 @@ from agent.net.bpf.links import attach_tc
 from agent.net.bpf.objects import load
 from lab.bench.relay_topology import inside
 with inside(sys.argv[1]):
-    loaded = load("gateway", programs=("gateway_tc", "gateway_tc_entry"))
+    loaded = load("gateway", entries={"receive_cpus": 1}, programs=("gateway_tc", "gateway_tc_entry"))
     link = attach_tc(loaded, "gateway_tc", socket.if_nametoindex("uplink1"), clsact=True)
     print("attached", flush=True)
     time.sleep(60)
@@ -158,7 +158,7 @@ def make_uplink() -> Iterator[object]:
             topology = EngineTopology(f"tc{os.getpid()}", downstreams=downstreams, merging=False)
             stack.enter_context(topology)
             try:
-                loaded = load("gateway", programs=PROGRAMS)
+                loaded = load("gateway", entries={"receive_cpus": 1}, programs=PROGRAMS)
             except BpfUnavailableError as error:
                 pytest.skip(str(error))
             stack.callback(loaded.close)
