@@ -116,7 +116,7 @@ class GatewayProgram:
             load(
                 "gateway",
                 programs=("gateway_xdp", "gateway_cpu", "gateway_egress"),
-                entries={"channel_counters": _SLOTS, "tunnel_counters": _SLOTS, "receive_cpus": 2},
+                entries={"channel_counters": _SLOTS, "tunnel_counters": _SLOTS, "receive_cpus": 1},
             )
         )
         self.verdict_program = self.object.program("gateway_xdp")

@@ -11,9 +11,9 @@
 
 /* Cut off what is before and behind the inner packet, but for room for an Ethernet header. Returns 0, or an error after
  * which the packet is still whole. */
-static __always_inline int strip(struct xdp_md *context, const struct packet *packet)
+static __always_inline int strip(struct xdp_md *context, const struct packet *packet, __u32 octets)
 {
-	__u32 behind = context->data_end - context->data - packet->at - packet->length;
+	__u32 behind = octets - packet->at - packet->length;
 
 	if (behind && bpf_xdp_adjust_tail(context, -(int)behind))
 		return -1;
@@ -92,12 +92,12 @@ static __noinline int rewrite_for_routing(struct xdp_md *context, __u32 version,
 }
 
 /* Forward a packet that was found good. Returns the program's verdict. */
-static __always_inline int forward(struct xdp_md *context, const struct packet *packet)
+static __always_inline int forward(struct xdp_md *context, const struct packet *packet, __u32 octets)
 {
 	struct channel *channel = packet->channel;
 	int verdict;
 
-	if (strip(context, packet)) {
+	if (strip(context, packet, octets)) {
 		leave(NO_ROOM);
 		return XDP_PASS;
 	}
@@ -146,7 +146,8 @@ static __always_inline int spread(struct cursor *cursor, __u32 at)
 
 static __always_inline int receive(struct xdp_md *context, struct cursor *cursor, const struct link *link, int spreading)
 {
-	struct arrival arrival = { .vlans = link->vlans, .octets = cursor->end - cursor->start };
+	/* Without CAP_PERFMON the difference of two pointers is no number. */
+	struct arrival arrival = { .vlans = link->vlans, .octets = bpf_xdp_get_buff_len(context) };
 	struct packet packet = {};
 	int outcome = judge_outer(cursor, link->ethertype, &arrival, &packet);
 
@@ -156,7 +157,7 @@ static __always_inline int receive(struct xdp_md *context, struct cursor *cursor
 		outcome = judge_inner(cursor, &packet, XDP_PLANES);
 	}
 	if (outcome == FORWARD)
-		return forward(context, &packet);
+		return forward(context, &packet, arrival.octets);
 	return outcome == REFUSE ? XDP_DROP : XDP_PASS;
 }
 
