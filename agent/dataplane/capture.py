@@ -52,6 +52,11 @@ class Capture:
         for item in self._sockets:
             loop.add_reader(item.fileno(), self._readable, item)
 
+    def attach(self, program: int) -> None:
+        """Put a program of the kernel's fan-out, by its descriptor, in the place of the filters."""
+        for item in self._sockets:
+            item.attach(program)
+
     def dropped(self) -> int:
         """Packets the kernel dropped because the relay did not keep up."""
         return sum(item.dropped() for item in self._sockets)

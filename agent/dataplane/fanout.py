@@ -20,6 +20,7 @@ from agent.dataplane.engine import Refusal, Traffic
 from agent.dataplane.fanout_flows import Flow, FlowTable, channel_of, flow_key, refusal_of
 from agent.dataplane.fanout_interest import InterestTable
 from agent.dataplane.fanout_list import SendList, Tunnel
+from agent.dataplane.fanout_offload import Offload
 from agent.dataplane.fanout_oversize import Oversize, apply_oversize
 from agent.dataplane.fanout_refuse import RefusingPolicy
 from agent.dataplane.fanout_transmit import Burst, Transmitter
@@ -100,6 +101,8 @@ class Fanout:
         self._interest: InterestTable[Tunnel] = InterestTable()
         self._flows = FlowTable(flow_limit)
         self._lists: WeakValueDictionary[tuple[Tunnel, ...], SendList] = WeakValueDictionary()
+        self.offload = Offload(loop, self._flows)
+        self._fresh: list[Flow] = []
         self._waiting: dict[Flow, float] = {}
         self._timer = PreciseTimer(loop, self._deadline)
         self._policy = (
@@ -139,6 +142,8 @@ class Fanout:
         elif known.local != local:
             known.local = local
             known.destination = known.sender.destination(tunnel, local)
+            self.offload.forget(known)
+            self.offload.refresh()
             self._limits_changed(known)
             self._rebuild()
         if self._interest.set(known, group, wanted):
@@ -153,6 +158,7 @@ class Fanout:
         for group in groups:
             self._interest.set(known, group, NOTHING)
             self._ask_again(group)
+        self.offload.forget(known)
         self._lost.update(known.errors)
         self._sent_before.packets += known.sent.packets
         self._sent_before.bytes += known.sent.bytes
@@ -181,17 +187,25 @@ class Fanout:
             load += len(flow.send_list or ())
         self._measure(load, now)
         self._release(self._loop.time(), at_once=self._rate <= self._hold_above)
+        if self._fresh:
+            # What waits goes out first: the kernel sends what comes next.
+            for flow in self._fresh:
+                self._flush(flow)
+                self.offload.offer(flow)
+            self._fresh.clear()
 
     def counters(self) -> FanoutCounters:
         """A snapshot of the counters."""
         self._flows.prune(self._loop.time() - _FLOW_IDLE)
         counters = FanoutCounters(refused=dict(self._refused))
         errors = Counter(self._lost)
+        self.offload.credit()
         for flow in self._flows:
             counters.channels[flow.channel] = Traffic(flow.traffic.packets, flow.traffic.bytes)
             counters.seen_at[flow.channel] = flow.seen_at
             if flow.send_list is not None:
                 flow.send_list.settle()
+        self.offload.settle_losses()
         for endpoint, tunnel in self._tunnels.items():
             counters.tunnels[endpoint] = Traffic(tunnel.sent.packets, tunnel.sent.bytes)
             counters.sent.packets += tunnel.sent.packets
@@ -206,6 +220,7 @@ class Fanout:
 
     def close(self) -> None:
         """Stop sending; the sockets stay open."""
+        self.offload.close()
         self._timer.close()
         for transmitter in self._transmitters.values():
             transmitter.close()
@@ -232,9 +247,8 @@ class Fanout:
             tunnels = self._interest.wanting(source, channel.group) if reason is None and source is not None else ()
             if tunnels:
                 flow = self._flows.add(key, channel, now)
-                flow.send_list = self._lists.get(tunnels)
-                if flow.send_list is None:
-                    flow.send_list = self._lists[tunnels] = SendList(tunnels)
+                flow.send_list = self._list_of(tunnels)
+                self._fresh.append(flow)
                 return flow
             reason = reason or Refusal.NOT_SUBSCRIBED
             self._flows.refuse(key, reason)
@@ -246,9 +260,23 @@ class Fanout:
         for flow in self._flows.of_group(group):
             if flow.send_list is not None:
                 self._flush(flow)
+                following = self._following(flow) if flow in self.offload else None
                 flow.send_list.settle()
-                flow.send_list = None
+                flow.send_list = following
         self._flows.forget_refusals()
+
+    def _following(self, flow: Flow) -> SendList | None:
+        """Who gets a flow of the kernel's from now on; None when userspace has to see to it."""
+        source = flow.channel.source
+        tunnels = self._interest.wanting(source, flow.channel.group) if source is not None else ()
+        following = self._list_of(tunnels) if tunnels else None
+        return following if self.offload.replace(flow, following) else None
+
+    def _list_of(self, tunnels: tuple[Tunnel, ...]) -> SendList:
+        found = self._lists.get(tunnels)
+        if found is None:
+            found = self._lists[tunnels] = SendList(tunnels)
+        return found
 
     def _enqueue(self, flow: Flow, packet: bytes, now: float) -> None:
         size = len(packet)

@@ -13,8 +13,10 @@ from typing import Final
 from agent.dataplane.capture import SEGMENTS_UNREADABLE, Capture
 from agent.dataplane.engine import Refusal
 from agent.dataplane.fanout import Fanout, FanoutCounters
+from agent.dataplane.fanout_kernel import KernelFanout
 from agent.dataplane.fanout_oversize import Oversize
 from agent.dataplane.joins import NativeJoins, OnFailure
+from agent.net.bpf import BpfError, BpfUnavailableError
 from agent.protocol.channels import Address, Endpoint, Family, Filter
 
 _CHECK_EVERY: Final = 1.0
@@ -48,6 +50,7 @@ class RelayDataPlane:
         interfaces: names of the native interfaces.
         oversize: what to do with packets too big for a tunnel.
         on_join_failure: told about native joins that did not come about.
+        kernel: have the kernel send what it can by itself; where it cannot, `details` says why.
 
     Raises:
         OSError: CAP_NET_RAW is missing, or an interface's link type is unknown.
@@ -61,6 +64,7 @@ class RelayDataPlane:
         *,
         oversize: Oversize = Oversize.FRAGMENT,
         on_join_failure: OnFailure | None = None,
+        kernel: bool = False,
     ) -> None:
         self._loop = loop
         self._interfaces = tuple(dict.fromkeys(interfaces))
@@ -71,7 +75,10 @@ class RelayDataPlane:
         self._capture_errors: Counter[str] = Counter()
         self._joins = NativeJoins(on_failure=on_join_failure)
         self._fanout = Fanout(loop, sockets, oversize=oversize)
+        self._without_kernel = "switched off"
         try:
+            if kernel:
+                self._start_kernel(sockets, oversize)
             for name in self._interfaces:
                 self._open_capture(name)
         except OSError:
@@ -86,7 +93,11 @@ class RelayDataPlane:
         how = "packet socket, recvmmsg"
         if any(capture.errors[SEGMENTS_UNREADABLE] for capture in self._captures.values()):
             how += "; loses datagrams joined by offload, readable since Linux 6.2: switch off UDP segmentation or GRO"
-        return {"capture": how} | self._fanout.details
+        offload = self._fanout.offload
+        told = f"no: {self._without_kernel}"
+        if offload.kernel is not None:
+            told = f"{offload.kernel.details}; channels in it: {len(offload)}"
+        return {"capture": how, "kernel": told} | self._fanout.details
 
     def set_interest(self, tunnel: Endpoint, local: Address | None, group: Address, wanted: Filter) -> None:
         """Send `tunnel` what `wanted` admits of `group`, from address `local`; replaces what was set before.
@@ -117,6 +128,8 @@ class RelayDataPlane:
         """A snapshot of the counters."""
         sent = self._fanout.counters()
         refused = Counter(sent.refused) + self._refused
+        if self._fanout.offload.kernel is not None:
+            refused.update(self._fanout.offload.kernel.refused())
         dropped, errors = Counter(self._dropped), Counter(self._capture_errors)
         for name, capture in self._captures.items():
             refused.update(capture.refused)
@@ -153,9 +166,30 @@ class RelayDataPlane:
         if index:
             self._captures[name] = Capture(self._loop, name, self._fanout.deliver)
             self._indexes[name] = index
+            self._accelerate(name)
+
+    def _start_kernel(self, sockets: Mapping[Family, socket.socket], oversize: Oversize) -> None:
+        offload = self._fanout.offload
+        try:
+            offload.kernel = KernelFanout(self._loop, sockets, oversize, offload.refresh)
+        except (BpfUnavailableError, BpfError, OSError) as error:
+            self._without_kernel = str(error)
+
+    def _accelerate(self, name: str) -> None:
+        """Let the kernel serve an interface: its capture stops seeing what the programs take."""
+        kernel = self._fanout.offload.kernel
+        program = kernel.attach(name) if kernel is not None else None
+        if kernel is None or program is None:
+            return
+        try:
+            self._captures[name].attach(program)
+        except OSError:
+            kernel.detach(name)
 
     def _close_capture(self, name: str) -> None:
         self._indexes.pop(name, None)
+        if self._fanout.offload.kernel is not None:
+            self._fanout.offload.kernel.detach(name)
         capture = self._captures.pop(name, None)
         if capture is not None:
             self._refused.update(capture.refused)

@@ -26,6 +26,7 @@ BATCH: Final = 64
 """Frames one `receive` returns at most."""
 
 _FRAME_SIZE: Final = 65_536 + 64
+_SO_ATTACH_BPF: Final = 50
 _SOL_PACKET: Final = 263
 _PACKET_STATISTICS: Final = 6
 _PACKET_VNET_HDR: Final = 15
@@ -69,6 +70,14 @@ class PacketSocket:
         self._socket.setsockopt(_SOL_PACKET, _PACKET_VNET_HDR, 1)
         self._socket.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 1)
         set_receive_buffer(self._socket, _RECEIVE_BUFFER)
+
+    def attach(self, program: int) -> None:
+        """Let a BPF program choose the frames, in the place of the filter (SO_ATTACH_BPF).
+
+        Raises:
+            OSError: it is no program for sockets.
+        """
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, program)
 
     def _allocate(self) -> None:
         self._buffer = bytearray(BATCH * _FRAME_SIZE)

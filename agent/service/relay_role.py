@@ -17,6 +17,7 @@ from agent.net.socket_options import set_send_buffer
 from agent.protocol.channels import Address, Endpoint, Family
 from agent.protocol.relay import InterestChanged, Relay, RelayConfig, TunnelClosed, TunnelOpened
 from agent.service.config import Configuration
+from agent.service.config.sections import EngineChoice
 from agent.service.driver import Driver
 from agent.service.fixed_keys import refuse_fixed
 from agent.service.relay_channels import RelayChannels
@@ -64,6 +65,7 @@ class RelayRole:
                 configuration.relay.interfaces,
                 oversize=Oversize(configuration.relay.oversize.value),
                 on_join_failure=_join_failed,
+                kernel=configuration.dataplane.engine is not EngineChoice.USERSPACE,
             )
         except BaseException:
             self._close_sockets()

@@ -126,7 +126,7 @@ static long lose_one(__u32 number, struct sending *run)
 }
 
 /* What differs between packets but not between tunnels, summed once. */
-static __always_inline int sum_headers(struct sending *run, struct travel *travel)
+static __always_inline int sum_headers(struct sending *run, struct settings *settings, struct travel *travel)
 {
 	void *data = (void *)(long)run->skb->data, *end = (void *)(long)run->skb->data_end;
 	__u16 size = bpf_htons(run->length + UDP_HEADER + 2);
@@ -135,7 +135,7 @@ static __always_inline int sum_headers(struct sending *run, struct travel *trave
 		return -1;
 	run->header = AT(__u16, 14) + AT(__u16, 16) + AT(__u16, 18) + AT(__u16, 20) + AT(__u16, 22);
 	/* The length counts twice, in the pseudo-header and in the header itself. */
-	run->datagram = travel->sum + bpf_htons(AMT_DATA) + bpf_htons(IPPROTO_UDP) + 2 * size;
+	run->datagram = travel->sum + bpf_htons(AMT_DATA) + bpf_htons(IPPROTO_UDP) + settings->port + 2 * size;
 	return 0;
 }
 

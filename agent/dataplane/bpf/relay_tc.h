@@ -44,7 +44,7 @@ static __always_inline int come_round(struct __sk_buff *skb, struct settings *se
 		return TC_ACT_SHOT;
 	}
 	run.length = skb->len - outer;
-	if (bpf_skb_pull_data(skb, outer) || sum_headers(&run, &travel)) {
+	if (bpf_skb_pull_data(skb, outer) || sum_headers(&run, settings, &travel)) {
 		bpf_loop(left, lose_one, &run, 0);
 		return TC_ACT_SHOT;
 	}
