@@ -121,7 +121,8 @@ def test_an_interface_made_again_is_tried_out_again(ports: Ports) -> None:
     set_gro(ports.topology, 0, "on")
     ports.until(lambda: ports.may(downstream(0)))
     again = ports.ports.get(downstream(0))
-    assert first is not None and again is not None
+    assert first is not None
+    assert again is not None
     assert first.index != again.index
 
 
