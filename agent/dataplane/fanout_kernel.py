@@ -1,8 +1,8 @@
 """The relay's fan-out inside the kernel: which channels it serves, to which tunnels, and what it counted.
 
-A channel is served as a whole or not at all. It is once its first packet has come by userspace and the next hop of every
-tunnel is known; a tunnel whose next hop fails later loses its own packets only. Channels whose tunnels need what the
-programs cannot do (no Ethernet, no route) stay in userspace.
+A channel is served as a whole or not at all, once its first packet has come by userspace and the next hop of every tunnel
+is known; a tunnel whose next hop fails loses its own packets only. Channels whose tunnels need what the programs cannot
+do (no Ethernet, no route) stay in userspace.
 """
 
 from __future__ import annotations
@@ -149,7 +149,7 @@ class KernelFanout:
 
     @property
     def details(self) -> str:
-        """How packets are sent, in words."""
+        """How packets are sent."""
         kinds = sorted({link.kind for link in self._links.values()})
         return f"in the kernel ({', '.join(kinds) or 'no interface'}), the rest by sockets"
 
@@ -182,7 +182,7 @@ class KernelFanout:
 
     def serve(self, key: bytes, send_list: SendList) -> Served | None:
         """Take a channel over, or give it another list; None leaves it, or gives it back, to userspace."""
-        if not self._links or not all([self._tunnel(tunnel).ready for tunnel in send_list.tunnels]):
+        if not self._links or not all(self._tunnel(tunnel).ready for tunnel in send_list.tunnels):
             return None
         now = self._loop.time()
         known = self._lists.get(send_list) or self._make_list(send_list, now)
@@ -202,7 +202,7 @@ class KernelFanout:
         """Whether a channel can stay in the kernel; the limit of its list is that of now."""
         known = self._lists[served.send_list]
         self._write_list(known)
-        return all([self._tunnel(tunnel).ready for tunnel in known.tunnels])
+        return all(self._tunnel(tunnel).ready for tunnel in known.tunnels)
 
     def withdraw(self, served: Served) -> None:
         """Give a channel back to userspace."""
@@ -236,9 +236,10 @@ class KernelFanout:
             sums = losses.sums(known.number)
             fresh = tuple(new - old for new, old in zip(sums, known.told, strict=True))
             known.told = sums
-            for reason, packets, octets in (("EHOSTUNREACH", *fresh[:2]), ("ENOBUFS", *fresh[2:])):
-                if packets:
-                    tunnel.lose(reason, packets, octets)
+            if fresh[0]:
+                tunnel.lose("EHOSTUNREACH", fresh[0], fresh[1])
+            if fresh[2]:
+                tunnel.lose("ENOBUFS", fresh[2], fresh[3])
 
     def refused(self) -> Counter[Refusal]:
         """Packets refused by the programs."""

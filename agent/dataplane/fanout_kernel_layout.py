@@ -36,12 +36,12 @@ class AdjacencyState(IntEnum):
 
 
 def channel_value(number: int, slot: int) -> bytes:
-    """struct channel."""
+    """Struct channel."""
     return _channel.pack(number, slot)
 
 
 def list_value(first: int, ipv4: int, ipv6: int, limit: int) -> bytes:
-    """struct list."""
+    """Struct list."""
     return _list.pack(first, ipv4, ipv6, min(limit, LONGEST_PACKET))
 
 
@@ -51,7 +51,7 @@ def member_values(tunnels: list[int]) -> bytes:
 
 
 def tunnel_value(local: Address, gateway: Endpoint, adjacency: int) -> bytes:
-    """struct tunnel; the flow label of IPv6 is the tunnel's own, so that routers spread tunnels (RFC 6438)."""
+    """Struct tunnel; the flow label of IPv6 is the tunnel's own, so that routers spread tunnels (RFC 6438)."""
     octets = local.packed + gateway.address.packed
     port = gateway.port.to_bytes(2, "big")
     total = sum(struct.unpack(f"={len(octets) // 2}H", octets))
@@ -63,12 +63,12 @@ def tunnel_value(local: Address, gateway: Endpoint, adjacency: int) -> bytes:
 
 
 def adjacency_value(hardware: bytes, own: bytes, interface: int, state: AdjacencyState) -> bytes:
-    """struct adjacency."""
+    """Struct adjacency."""
     return _adjacency.pack(hardware, own, interface, state)
 
 
 def settings_value(mark: int, port: int, *, dont_fragment: bool, ttl: int, hop_limit: int, chunk: int = CHUNK) -> bytes:
-    """struct settings."""
+    """Struct settings."""
     flags = b"\x40\0" if dont_fragment else bytes(2)
     return _settings.pack(mark, chunk, port.to_bytes(2, "big"), flags, ttl, hop_limit)
 

@@ -69,7 +69,7 @@ async def test_inner_packets_arrive_byte_for_byte(rig: Rig, inner: Family, outer
     plane.set_interest(gateway.endpoint, local_of(outer), group, Filter.include([source]))
     await in_kernel(rig, plane, inner, gateway)
     before = plane.counters()
-    packets = [udp_packet(os.urandom(size), source, group, tos=0xB9) for size in (*range(0, 300), *range(1300, 1400))]
+    packets = [udp_packet(os.urandom(size), source, group, tos=0xB9) for size in (*range(300), *range(1300, 1400))]
     packets += [udp_packet(os.urandom(1000), source, group, ttl=ttl, flags=0x4000) for ttl in (2, 64, 255)]
     bad = bytearray(udp_packet(os.urandom(700), source, group))
     bad[-1] ^= 0x55
@@ -133,7 +133,7 @@ async def test_what_does_not_fit_is_left_to_userspace(rig: Rig, oversize: Oversi
 
 async def test_each_of_many_tunnels_gets_each_packet_once(rig: Rig) -> None:  # noqa: F811
     plane = rig.plane(kernel=True)
-    gateways = [rig.gateway(family) for family in Family for _ in range(150)]
+    gateways = [rig.gateway(family) for family in Family for _ in range(300)]  # more than one run sends
     for gateway in gateways:
         plane.set_interest(gateway.endpoint, None, GROUP4, Filter.include([SOURCE4]))
     await in_kernel(rig, plane, Family.IPV4, *gateways)
@@ -177,3 +177,17 @@ async def test_a_neighbour_with_another_address_is_followed(rig: Rig) -> None:  
     packet = udp_packet(b"x" * 200, SOURCE4, GROUP4)
     rig.frames(packet)
     await gets(gateway, [forwarded(packet)])
+
+
+async def test_userspace_takes_back_what_the_kernel_gives_up(rig: Rig) -> None:  # noqa: F811
+    plane, gateway = rig.plane(kernel=True), rig.gateway()
+    plane.set_interest(gateway.endpoint, None, GROUP4, Filter.include([SOURCE4]))
+    await in_kernel(rig, plane, Family.IPV4, gateway)
+    offload = plane._fanout.offload
+    for flow in list(plane._fanout._flows):
+        offload._withdraw(flow)
+    packet = udp_packet(b"x" * 300, SOURCE4, GROUP4)
+    rig.frames(packet)
+    await gets(gateway, [forwarded(packet)])
+    counters = plane.counters()
+    assert counters.tunnels[gateway.endpoint].packets == counters.channels[Channel(SOURCE4, GROUP4)].packets
