@@ -68,7 +68,7 @@ class Trial:
     def __enter__(self) -> Self:
         """Load it and fill its maps."""
         with ExitStack() as stack:
-            self._loaded = stack.enter_context(load("gateway"))
+            self._loaded = stack.enter_context(load("gateway", programs=[self._program.name]))
             outgoing = create_map(MapKind.DEVMAP, "outgoing", 4, 8, 1)
             stack.callback(outgoing.close)
             outgoing.update(index_key(0), devmap_value(LOOPBACK, 0))
