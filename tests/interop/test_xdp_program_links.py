@@ -33,6 +33,7 @@ pytestmark = [
 DEADLINE = 10.0
 SET_GRO = 0x2C  # ETHTOOL_SGRO
 SET = 3
+QUEUED = 192  # packets that may wait for a processor
 
 
 class Link:
