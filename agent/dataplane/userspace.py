@@ -144,7 +144,7 @@ class UserspaceEngine:
     def set_trains(self, name: str, *, wanted: bool) -> None:
         """Let the kernel join datagrams of a tunnel to trains, or not: then programs behind the driver see each."""
         if (tunnel := self._tunnels.get(name)) is not None:
-            tunnel.trains = ask_for_trains(tunnel.settings.socket, wanted=wanted) and wanted
+            ask_for_trains(tunnel.settings.socket, wanted=wanted)
 
     def set_channel(
         self, channel: Channel, tunnels: frozenset[str], interfaces: frozenset[str], incoming: str | None = None
