@@ -1,6 +1,6 @@
 """The relay's fan-out inside the kernel: which channels it serves, to which tunnels, and what it counted.
 
-A channel is served as a whole or not at all, once its first packet has come by userspace and the next hop of every tunnel
+A channel is served whole or not at all, once its first packet has come by userspace and the next hop of every tunnel
 is known; a tunnel whose next hop fails loses its own packets only. Channels whose tunnels need what the programs cannot
 do (no Ethernet, no route) stay in userspace.
 """
