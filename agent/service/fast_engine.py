@@ -7,12 +7,14 @@ import logging
 from collections.abc import Iterator
 from typing import Final
 
-from agent.dataplane.accelerated import PLANE_NAMES, AcceleratedEngine
+from agent.dataplane.accelerated import AcceleratedEngine
 from agent.dataplane.engine import Engine
 from agent.dataplane.fast.attachments import KernelUplinks
 from agent.dataplane.fast.interfaces import KernelPorts
 from agent.dataplane.fast.layout import Plane
 from agent.dataplane.fast.loaded import LoadedPrograms
+from agent.dataplane.fast.mirror import MulticastMirror
+from agent.dataplane.fast.planning import PLANE_NAMES
 from agent.dataplane.fast.watchdog import Watchdog
 from agent.dataplane.userspace import UserspaceEngine
 from agent.dataplane.userspace_flow import DONT_FRAGMENT_SOURCE
@@ -20,6 +22,7 @@ from agent.net.bpf import BpfUnavailableError
 from agent.net.dont_fragment import DontFragmentError, DontFragmentRule
 from agent.net.tap import Tap
 from agent.service.config import Configuration, EngineChoice, GatewayMode
+from agent.service.gateway_settings import families
 from agent.service.model import Problem, Severity
 
 _log = logging.getLogger(__name__)
@@ -75,10 +78,11 @@ class FastEngine:
             programs.close()
             raise
         self._watchdog = Watchdog(loop, ports)
-        is_beside_frr = configuration.gateway.mode is GatewayMode.FRR
+        outgoing = None
+        if configuration.gateway.mode is GatewayMode.FRR:
+            outgoing = MulticastMirror(loop, tap.index, families(configuration))
         planes = self._planes(self._choice)
-        self.engine = AcceleratedEngine(loop, slow, programs, ports, uplinks, planes, mirrors=is_beside_frr)
-        uplinks.wish(planes)
+        self.engine = AcceleratedEngine(loop, slow, programs, ports, uplinks, planes, outgoing=outgoing)
         self._explain()
 
     def choose(self, configuration: Configuration) -> None:

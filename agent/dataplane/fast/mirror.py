@@ -28,34 +28,36 @@ _RECEIVE_BUFFER: Final = 4 << 20
 _DRAIN: Final = 32
 _RETRY: Final = 1.0  # seconds
 
-OnRoute = Callable[[Channel, frozenset[str] | None], None]
-"""Called with where a channel goes from the tunnel interface, and with None when no route says so any more."""
+
+def _ignore(_channel: Channel | None) -> None:
+    """What nobody listens to."""
 
 
 class MulticastMirror:
-    """The kernel's multicast routes with one incoming interface, told as they change.
+    """The kernel's multicast routes with one incoming interface; implements `agent.dataplane.fast.outgoing.Outgoing`.
 
     Args:
         loop: the event loop.
         incoming: index of that interface.
         families: which IP versions.
-        on_route: told of every route there is, and of every change.
 
     Raises:
         OSError: no rtnetlink socket could be had.
     """
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, incoming: int, families: Iterable[Family], on_route: OnRoute
-    ) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, incoming: int, families: Iterable[Family]) -> None:
+        self.on_changed: Callable[[Channel | None], None] = _ignore
         self._loop = loop
         self._incoming = incoming
         self._families = tuple(families)
-        self._on_route = on_route
         self._routes: dict[Channel, frozenset[str]] = {}
         self._retry: asyncio.TimerHandle | None = None
         self._sequence = 0
         self._socket = self._open()
+
+    def interfaces(self, channel: Channel) -> frozenset[str] | None:
+        """Names of the interfaces it goes to, which may be none; None when there is no route yet."""
+        return self._routes.get(channel)
 
     def close(self) -> None:
         """Follow no longer; safe to call twice."""
@@ -164,7 +166,7 @@ class MulticastMirror:
             del self._routes[channel]
         else:
             self._routes[channel] = interfaces
-        self._on_route(channel, interfaces)
+        self.on_changed(channel)
 
 
 def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
