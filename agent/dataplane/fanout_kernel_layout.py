@@ -12,7 +12,7 @@ from agent.protocol.channels import Address, Endpoint
 LONGEST_PACKET: Final = 9216
 """Octets of the longest inner packet the programs take."""
 
-CHUNK: Final = 256
+CHUNK: Final = 64
 """Copies one run of the program makes: the input queue of a CPU holds 1000 frames by default."""
 
 MOST_CAPTURES: Final = 8
