@@ -142,7 +142,9 @@ def rig(case: Case, prefix: str, *, checks: bool = False) -> Iterator[Rig]:
         threads = napi_threads(UPLINK_AT_GATEWAY) - older
         pin(threads)
         link = Link(
-            mac_address(topology.relay, UPLINK_AT_RELAY), mac_address(topology.gateway, UPLINK_AT_GATEWAY), subjected.port
+            mac_address(topology.relay, UPLINK_AT_RELAY),
+            mac_address(topology.gateway, UPLINK_AT_GATEWAY),
+            subjected.port,
         )
         sending = stack.enter_context(generator(topology.relay, case.stream, link))
         counted = (*sorted(threads), *softirq_thread())

@@ -1,0 +1,44 @@
+"""Every engine between generator and sink, for a moment: what is sent arrives, and a soak leaves nothing behind."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lab.bench.engine_needs import missing_for_engine
+from lab.bench.fast_objects import missing_for_objects
+from lab.bench.fast_rig import Case, rig
+from lab.bench.fast_soak import soak
+from lab.bench.fast_subject import ENGINES
+
+pytestmark = pytest.mark.root
+TRIES = 5  # a busy machine loses packets where nothing waits for them
+
+
+@pytest.fixture(autouse=True)
+def needs():
+    if missing := missing_for_engine() or ", ".join(missing_for_objects()):
+        pytest.skip(missing)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("engine", ENGINES)
+def test_everything_sent_slowly_arrives_in_order_everywhere(engine, version):
+    case = Case(engine, channels=3, interfaces=2, size=200, version=version)
+    with rig(case, f"isxe{os.getpid()}", checks=True) as running:
+        for _ in range(TRIES):
+            run = running.run(2000.0, 0.2, burst=4)
+            if run.is_lossless:
+                break
+        assert run.arrived.packets == run.sent.packets * 2 == 800
+        assert run.arrived.backwards == 0
+        assert run.cpu > 0
+
+
+def test_a_short_soak_leaves_nothing_and_accounts_for_every_packet():
+    found = soak("xdp", f"isxs{os.getpid()}", 20.0, lambda _text: None)
+    assert found.changes > 500
+    left = [problem for problem in found.problems if "left" in problem or "grew" in problem]
+    assert left == []
+    assert len(found.checked) >= 6
