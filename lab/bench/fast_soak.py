@@ -76,7 +76,7 @@ class _Books:
             links = {name: route.get_links(ifname=name)[0] for name in self._names}
         devices = [int(links[name].get(("stats64", "tx_packets"))) for name in self._names]
         redirected = [
-            self._frames.of(int(links[name]["index"])) if self._frames is not None else [] for name in self._names
+            self._frames.of(int(links[name]["index"])) if self._frames is not None else {} for name in self._names
         ]
         refused = sum(counted["refused"].values())
         return {
@@ -113,9 +113,10 @@ class _Books:
             for name, now, then in zip(self._names, after["devices"], before["devices"], strict=True):
                 compared.append((f"forwarded = sent by device {name}", forwarded, now - then))
         if self._running.case.engine == "xdp" and self._frames is not None:
-            for name, entries in zip(self._names, after["redirected"], strict=True):
-                # Of all devices of that index, in all namespaces, one is ours; nothing was redirected to it before.
-                closest = min((entry for entry, _ in entries), key=lambda entry: abs(entry - forwarded), default=0)
+            for name, entries, older in zip(self._names, after["redirected"], before["redirected"], strict=True):
+                # Devices of that index, in all namespaces; the one of ours is where it adds up.
+                grown = [sent - older.get(device, 0) for device, sent in entries.items()]
+                closest = min(grown, key=lambda each: abs(each - forwarded), default=0)
                 compared.append((f"forwarded = xdp_devmap_xmit to {name}", forwarded, closest))
         wrong = [f"{what}: {wanted:,} against {found:,}" for what, wanted, found in compared if wanted != found]
         return wrong, [what for what, _, _ in compared]
@@ -221,8 +222,6 @@ def _left_in_kernel(running: Rig) -> list[str]:
             problems.append("an XDP program is left on the uplink")
         if "amt0" in names:
             problems.append("amt0 is left")
-        if routes := route.get_rules(table=253):
-            problems.append(f"{len(routes)} routing rules are left")
     with inside(running.topology.gateway):
         for name in ("ip_mr_cache", "ip6_mr_cache"):
             path = Path("/proc/thread-self/net", name)

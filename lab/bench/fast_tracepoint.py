@@ -25,16 +25,15 @@ class Handed:
         self._handed = loaded.map("handed")
         self._indexes = loaded.map("indexes")
 
-    def of(self, index: int) -> list[tuple[int, int]]:
-        """(sent, dropped) of each device that has an index, which is a namespace's own."""
+    def of(self, index: int) -> dict[bytes, int]:
+        """Frames each device took that has an index, which is a namespace's own; by the device's address."""
         wanted = index.to_bytes(4, "little")
-        found = []
         devices = self._indexes.keys()
+        found = {}
         for device in devices:
             value = self._handed.lookup(device)
             if value is not None and self._indexes.lookup(device) == wanted:
-                sent, dropped = _HANDED.unpack(value)
-                found.append((sent, dropped))
+                found[device] = _HANDED.unpack(value)[0]
         return found
 
 

@@ -1,4 +1,4 @@
-"""The packets of the in-kernel generator, as they come out of the link: headers, checksums, sequences, and their rate."""
+"""The packets of the in-kernel generator, as they come out of the link: headers, checksums, sequences, rate."""
 
 from __future__ import annotations
 
