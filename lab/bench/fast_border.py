@@ -33,6 +33,7 @@ class FastBorder(Border):
         """Open what `Border` opens, and the programs above it."""
         super().__enter__()
         self._gateway: BpfObject | None = None
+        self._fast: AcceleratedEngine | None = None
         if self.plane is not None:
             try:
                 self._accelerate(self.plane)
@@ -47,7 +48,7 @@ class FastBorder(Border):
         self._gateway = programs.gateway
         uplinks = KernelUplinks(self.loop, programs.gateway)
         ports = KernelPorts(self.loop, programs.send)
-        fast = AcceleratedEngine(self.loop, self.engine, programs, ports, uplinks, (plane,))
+        fast = self._fast = AcceleratedEngine(self.loop, self.engine, programs, ports, uplinks, (plane,))
         self._stack.callback(fast.close)
         uplinks.wish((plane,))
         self.engine.remove_tunnel("relay")
@@ -61,8 +62,8 @@ class FastBorder(Border):
         Raises:
             TimeoutError: it is not in time; the message has the engine's reason.
         """
-        fast = self.engine
-        if not isinstance(fast, AcceleratedEngine):
+        fast = self._fast
+        if fast is None:
             return "userspace"
         deadline = time.monotonic() + seconds
         while waiting := [channel for channel in channels if fast.explain(channel)[0] is not self.plane]:
@@ -76,8 +77,8 @@ class FastBorder(Border):
         found: dict[str, int] = {}
         for channel in channels:
             name = "userspace"
-            if isinstance(self.engine, AcceleratedEngine):
-                name = PLANE_NAMES[self.engine.explain(channel)[0]]
+            if self._fast is not None:
+                name = PLANE_NAMES[self._fast.explain(channel)[0]]
             found[name] = found.get(name, 0) + 1
         return found
 
