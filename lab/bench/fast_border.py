@@ -8,11 +8,12 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
-from agent.dataplane.accelerated import PLANE_NAMES, AcceleratedEngine
+from agent.dataplane.accelerated import AcceleratedEngine
 from agent.dataplane.fast.attachments import KernelUplinks
 from agent.dataplane.fast.interfaces import KernelPorts
 from agent.dataplane.fast.layout import Plane
 from agent.dataplane.fast.loaded import LoadedPrograms
+from agent.dataplane.fast.planning import PLANE_NAMES
 from agent.net.bpf import BpfObject
 from agent.protocol.channels import Channel
 from lab.bench.engine_border import Border
