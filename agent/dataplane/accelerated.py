@@ -90,7 +90,7 @@ class AcceleratedEngine:
         self._all_slots = (slots, through)
         self._refused = CounterArray(programs.map("refused"), 1, now, len(REFUSALS))
         self._exceptions = CounterArray(programs.map("exceptions"), 1, now, len(EXCEPTIONS))
-        self._events = FirstPackets(loop, programs, self._first_seen, lambda slot: slots.read(slot).packets > 0)
+        self._events = FirstPackets(loop, programs, self._first_seen, slots.counted)
         slots.before_reuse = self._events.drain
         self._tunnels = FastTunnels(programs, uplinks, through)
         self._groups = FastGroups(programs, self._bar)
@@ -127,7 +127,7 @@ class AcceleratedEngine:
     def details(self) -> dict[str, str]:
         """How the engine works on this host."""
         counts = {PLANE_NAMES[plane]: count for plane, count in self._channels.planes.items() if count}
-        left = {name: count for name, (count,) in zip(EXCEPTIONS, self._exceptions.all(), strict=False) if count}
+        left = {name: count for name, count in zip(EXCEPTIONS, self._exceptions.all()[0], strict=False) if count}
         return {
             **self._slow.details,
             "planes": ", ".join(PLANE_NAMES[plane] for plane in self._planner.planes) or "userspace",
@@ -250,8 +250,10 @@ class AcceleratedEngine:
 
     def traffic(self, channel: Channel) -> Traffic | None:
         """What was forwarded of one channel since it was set, None when it is not set."""
-        slow, state = self._slow.traffic(channel), self._states.get(channel)
-        return slow if slow is None or state is None else sum_of(slow, (self._channels.traffic(state),))
+        total, state = self._slow.traffic(channel), self._states.get(channel)
+        if total is not None and state is not None:
+            self._channels.add_traffic(state, total)
+        return total
 
     def feed_traffic(self, channel: Channel) -> dict[str, int]:
         """Packets of a channel that came through each of its tunnels since it was set for it, forwarded or not."""
@@ -271,11 +273,9 @@ class AcceleratedEngine:
     def counters(self) -> Counters:
         """A snapshot of the counters."""
         found = self._slow.counters()
-        for channel, traffic in self._channels.all_traffic(self._states.values()):
-            if channel in found.channels:
-                found.channels[channel] = sum_of(found.channels[channel], (traffic,))
+        self._channels.add_all_traffic(self._states.values(), found.channels)
         refused: Counter[Refusal] = Counter(found.refused)
-        for refusal, (count,) in zip(REFUSALS, self._refused.all(), strict=False):
+        for refusal, count in zip(REFUSALS, self._refused.all()[0], strict=False):
             refused[refusal] += count
         found.refused = {refusal: count for refusal, count in refused.items() if count}
         found.tunnels = self.tunnel_traffic()

@@ -45,8 +45,9 @@ class FakeMap:
     def sums(self, index: int) -> tuple[int, ...]:
         return TRAFFIC.unpack(self.entries.get(index_key(index), bytes(TRAFFIC.size)))
 
-    def all_sums(self, first: int, count: int) -> list[tuple[int, ...]]:
-        return [self.sums(index) for index in range(first, first + count)]
+    def columns(self, first: int, count: int) -> tuple[list[int], ...]:
+        sums = [self.sums(index) for index in range(first, first + count)]
+        return [packets for packets, _ in sums], [octets for _, octets in sums]
 
     def zero(self, index: int) -> None:
         raise AssertionError("counters are never set back")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -160,15 +160,32 @@ class FastChannels:
         state.announced.add(tunnel)
         return True
 
-    def traffic(self, state: FastChannel) -> Traffic:
-        """What the programs forwarded of a channel since it was set."""
-        return sum_of(state.former, (self._slots.read(slot) for slot in (*state.slots.values(), *state.leaving)))
+    def add_traffic(self, state: FastChannel, total: Traffic) -> None:
+        """Add what the programs forwarded of a channel since it was set."""
+        total.packets += state.former.packets
+        total.bytes += state.former.bytes
+        for slots in (state.slots.values(), state.leaving):
+            for slot in slots:
+                counted = self._slots.read(slot)
+                total.packets += counted.packets
+                total.bytes += counted.bytes
 
-    def all_traffic(self, states: Iterable[FastChannel]) -> Iterable[tuple[Channel, Traffic]]:
-        """The same of many."""
-        read = self._slots.read_all()
+    def add_all_traffic(self, states: Iterable[FastChannel], totals: Mapping[Channel, Traffic]) -> None:
+        """The same for many channels at once, those that have a total."""
+        packets, octets = self._slots.read_all()
         for state in states:
-            yield state.channel, sum_of(state.former, map(read, (*state.slots.values(), *state.leaving)))
+            former = state.former
+            more, longer = former.packets, former.bytes
+            for slot in state.slots.values():
+                more += packets[slot]
+                longer += octets[slot]
+            for slot in state.leaving:
+                more += packets[slot]
+                longer += octets[slot]
+            total = totals.get(state.channel) if more else None
+            if total is not None:
+                total.packets += more
+                total.bytes += longer
 
     def feeds(self, state: FastChannel) -> dict[str, int]:
         """What the programs forwarded of each of its tunnels."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Final
 
 from agent.dataplane.fast.programs import Map
@@ -35,24 +35,26 @@ class CounterArray:
     def __init__(self, counters: Map, fields: int, now: Callable[[], float], used: int = 0) -> None:
         self.used = used
         self._map = counters
-        self._zero = (0,) * fields
+        self._fields = fields
         self._now = now
-        self._snapshot: Sequence[tuple[int, ...]] = ()
+        self._snapshot: tuple[list[int], ...] = tuple([] for _ in range(fields))
         self._taken = float("-inf")
         self._age = 0.0
         self._period = float("-inf")
         self._singles = 0
         self._failed = False
 
-    def all(self) -> Sequence[tuple[int, ...]]:
-        """All elements in use; the cheaper to read, the fresher."""
+    def all(self) -> tuple[list[int], ...]:
+        """All elements in use, a list for each number; the cheaper to read, the fresher. Not to be changed."""
         self._refresh(self._age)
         return self._snapshot
 
     def lately(self, index: int) -> tuple[int, ...]:
         """One element, as the last snapshot has it."""
         self._refresh(LONGEST_AGE)
-        return self._snapshot[index] if index < len(self._snapshot) else self._zero
+        if index >= len(self._snapshot[0]):
+            return (0,) * self._fields
+        return tuple([column[index] for column in self._snapshot])
 
     def now(self, index: int) -> tuple[int, ...]:
         """One element as it is."""
@@ -72,14 +74,13 @@ class CounterArray:
 
     def _refresh(self, age: float) -> None:
         started = self._now()
-        if started - self._taken < age and len(self._snapshot) >= self.used:
+        if started - self._taken < age and len(self._snapshot[0]) >= self.used:
             return
         self._taken = started
         if not self.used:
-            self._snapshot = ()
             return
         try:
-            self._snapshot = self._map.all_sums(0, self.used)
+            self._snapshot = self._map.columns(0, self.used)
         except OSError as error:
             self._complain(error)
         self._age = min(LONGEST_AGE, (self._now() - started) / _SHARE)

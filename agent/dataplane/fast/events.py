@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from agent.dataplane.fast.layout import EVENT, FIRST_PACKET
@@ -23,7 +23,7 @@ class FirstPackets:
         loop: the event loop.
         programs: the loaded object.
         on_packet: called with a channel's slot when its first packet was forwarded; may come twice.
-        counted: whether anything was forwarded in a slot.
+        counted: in which of some slots anything was forwarded, by one reading of all.
 
     Attributes:
         lost: first packets that only the counters told of.
@@ -34,7 +34,7 @@ class FirstPackets:
         loop: asyncio.AbstractEventLoop,
         programs: Programs,
         on_packet: Callable[[int], None],
-        counted: Callable[[int], bool],
+        counted: Callable[[Collection[int]], Collection[int]],
     ) -> None:
         self.lost = 0
         self._loop = loop
@@ -85,7 +85,7 @@ class FirstPackets:
     def _look(self) -> None:
         self._timer = None
         self.drain()
-        for slot in [slot for slot in self._awaited if self._counted(slot)]:
+        for slot in self._counted(self._awaited):
             if slot in self._awaited:
                 self.lost += 1
                 self._on_packet(slot)

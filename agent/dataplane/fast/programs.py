@@ -31,8 +31,8 @@ class Map(Protocol):
     def keys(self) -> Sequence[bytes]:
         """Keys of all entries."""
 
-    def all_sums(self, first: int, count: int) -> Sequence[tuple[int, ...]]:
-        """Counters of a per-CPU array, summed over processors."""
+    def columns(self, first: int, count: int) -> tuple[list[int], ...]:
+        """Counters of a per-CPU array, summed over processors: a list for each number that an element is made of."""
 
     def sums(self, index: int) -> tuple[int, ...]:
         """Counters of one element, summed over processors."""

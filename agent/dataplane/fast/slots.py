@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from heapq import heappop, heappush
+from operator import sub
 from typing import Final
 
 from agent.dataplane.engine import Traffic
@@ -41,7 +43,7 @@ class Slots:
         self._most = most
         self._what = what
         self._free: list[int] = []
-        self._bases: dict[int, tuple[int, int]] = {}
+        self._bases: tuple[list[int], list[int]] = ([], [])
         self._retiring: deque[tuple[float, int, FinalCount]] = deque()
         self._timer: asyncio.TimerHandle | None = None
         self.before_reuse: Callable[[], None] = lambda: None
@@ -53,15 +55,17 @@ class Slots:
         return self._counters.used - len(self._free)
 
     def allocate(self) -> int:
-        """A slot that counts from zero.
+        """A slot that counts from zero, the lowest there is: what is read at once stays short.
 
         Raises:
             NoRoomError: all are in use.
         """
         if self._free:
-            return self._free.pop()
+            return heappop(self._free)
         if self._counters.used >= self._most:
             raise NoRoomError(f"no counter is left for another {self._what}, there are {self._most}")
+        for base in self._bases:
+            base.append(0)
         self._counters.used += 1
         return self._counters.used - 1
 
@@ -75,18 +79,20 @@ class Slots:
         """What a slot counted since it was handed out; a tenth of a second old at most for one who asks for many."""
         return self._since(slot, self._counters.soon(slot))
 
-    def read_all(self) -> Callable[[int], Traffic]:
-        """The same of each slot, out of one reading of all of them."""
-        self._counters.all()
-        return lambda slot: self._since(slot, self._counters.lately(slot))
+    def read_all(self) -> tuple[list[int], list[int]]:
+        """Packets and octets by slot, out of one reading of all of them; for slots handed out, and for no others."""
+        packets, octets = self._counters.all()
+        return _differences(packets, self._bases[0]), _differences(octets, self._bases[1])
+
+    def counted(self, slots: Iterable[int]) -> list[int]:
+        """Those of some slots in which anything was counted."""
+        packets, _ = self.read_all()
+        return [slot for slot in slots if packets[slot]]
 
     def total(self) -> Traffic:
         """What all slots ever counted."""
-        packets = octets = 0
-        for counted in self._counters.all():
-            packets += counted[0]
-            octets += counted[1]
-        return Traffic(packets, octets)
+        packets, octets = self._counters.all()
+        return Traffic(sum(packets), sum(octets))
 
     def close(self) -> None:
         """Wait for nothing more."""
@@ -97,8 +103,8 @@ class Slots:
 
     def _since(self, slot: int, counted: tuple[int, ...]) -> Traffic:
         """An older snapshot may say less than what stood there when the slot was handed out."""
-        packets, octets = self._bases.get(slot, (0, 0))
-        return Traffic(max(0, counted[0] - packets), max(0, counted[1] - octets))
+        packets, octets = counted[0] - self._bases[0][slot], counted[1] - self._bases[1][slot]
+        return Traffic(max(0, packets), max(0, octets))
 
     def _release(self) -> None:
         self._timer = None
@@ -108,7 +114,15 @@ class Slots:
             _, slot, done = self._retiring.popleft()
             counted = self._counters.now(slot)
             done(self._since(slot, counted))
-            self._bases[slot] = (counted[0], counted[1])
-            self._free.append(slot)
+            self._bases[0][slot], self._bases[1][slot] = counted[0], counted[1]
+            heappush(self._free, slot)
         if self._retiring:
             self._timer = self._loop.call_at(self._retiring[0][0], self._release)
+
+
+def _differences(counted: list[int], bases: list[int]) -> list[int]:
+    """An older snapshot may say less than what stood there when a slot was handed out, and lack the last slots."""
+    if len(counted) < len(bases):
+        counted = counted + [0] * (len(bases) - len(counted))
+    found = list(map(sub, counted, bases))
+    return found if min(found, default=0) >= 0 else [max(0, each) for each in found]

@@ -128,8 +128,9 @@ class FastTunnels:
 
     def traffic(self) -> dict[str, Traffic]:
         """What the programs forwarded of each tunnel."""
-        read = self._slots.read_all()
-        return {name: read(known.slot) for name, known in self._tunnels.items() if known.slot is not None}
+        packets, octets = self._slots.read_all()
+        slots = {name: known.slot for name, known in self._tunnels.items() if known.slot is not None}
+        return {name: Traffic(packets[slot], octets[slot]) for name, slot in slots.items()}
 
     def forwarded(self) -> Traffic:
         """What the programs forwarded of all tunnels there ever were."""

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Sequence
 from enum import IntEnum
 from functools import cache
+from operator import add
 from types import TracebackType
 from typing import Final, Self
 
@@ -150,15 +151,30 @@ class BpfMap:
             first: index of the first entry.
             count: how many; None for all that follow.
         """
+        return list(zip(*self.columns(first, count), strict=True))
+
+    def columns(self, first: int = 0, count: int | None = None) -> tuple[list[int], ...]:
+        """The same number by number: for each of a value's 64-bit numbers a list with its sums of all entries.
+
+        Args:
+            first: index of the first entry.
+            count: how many; None for all that follow.
+        """
         last = self.entries if count is None else min(first + count, self.entries)
-        found: list[tuple[int, ...]] = []
-        while (at := first + len(found)) < last:
-            values = self._batch(at, min(_AT_ONCE, last - at)) if self._batches else None
+        found: tuple[list[int], ...] = tuple([] for _ in range(self.value_size // 8))
+        at = first
+        while at < last:
+            size = min(_AT_ONCE, last - at)
+            values = self._batch(at, size) if self._batches else None
             if values is None:  # this kernel does it one by one
                 self._batches = False
-                found.extend(self.sums(index) for index in range(at, last))
-                break
-            found.extend(self._sum(values))
+                sums = map(self.sums, range(at, last))
+                parts, size = [list(column) for column in zip(*sums, strict=True)], last - at
+            else:
+                parts = self._sum(values)
+            for column, part in zip(found, parts, strict=True):
+                column.extend(part)
+            at += size
         return found
 
     def zero(self, key: bytes | int) -> None:
@@ -211,14 +227,17 @@ class BpfMap:
             return None
         return memoryview(ffi.buffer(values)).cast("B").cast("Q")
 
-    def _sum(self, values: memoryview) -> list[tuple[int, ...]]:
+    def _sum(self, values: memoryview) -> list[list[int]]:
         fields = self._stride // 8
         step = fields * self._cpus
+        numbers = values.tolist()
         columns = []
         for field in range(fields):
-            of_cpus = (values[cpu * fields + field :: step].tolist() for cpu in range(self._cpus))
-            columns.append([sum(parts) for parts in zip(*of_cpus, strict=True)])
-        return list(zip(*columns, strict=True))
+            column = numbers[field::step]
+            for cpu in range(1, self._cpus):
+                column = list(map(add, column, numbers[cpu * fields + field :: step]))
+            columns.append(column)
+        return columns
 
 
 def create_map(kind: MapKind, name: str, key_size: int, value_size: int, entries: int, flags: int = 0) -> BpfMap:
