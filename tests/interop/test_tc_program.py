@@ -249,7 +249,7 @@ def test_what_xdp_stripped_comes_in_by_the_tunnel_interface(make_uplink, secret:
     uplink.loaded.map("settings").update(index_key(0), values)
     with inside(uplink.topology.relay), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as far:
         far.bind(("uplink0", 0))
-        far.send(expected(secret, packet, packet))
+        far.send(secret + expected(bytes(6), packet, packet)[6:])
     assert uplink.frames(0, packet) == [expected(shown, packet, packet)]
 
 

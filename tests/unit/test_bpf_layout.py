@@ -95,7 +95,7 @@ def test_interfaces_ports_and_settings_are_what_the_programs_use(types):
     assert fields(types, "port", layout.port_value(b"abcdef"))["address"] == b"abcdef"
     addresses = [bytes([number]) * 6 for number in range(1, 5)]
     found = fields(types, "settings", layout.settings_value(8, 9, *addresses))
-    names = ["plain_source", "keep_whole_source", "secret_source", "secret_keep_whole"]
+    names = ["plain_source", "keep_whole_source", "secret_plain", "secret_keep_whole"]
     assert (found["tunnel_interface"], found["receive_cores"]) == (8, 9)
     assert [found[name] for name in names] == addresses
 

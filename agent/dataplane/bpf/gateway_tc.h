@@ -29,25 +29,34 @@ static __always_inline int same_address(const __u8 *one, const __u8 *other)
  * Returns a verdict; 0 when the packet is none of these. */
 static __always_inline int enter_tunnel_interface(struct __sk_buff *skb, struct cursor *frame)
 {
-	struct ethhdr *link = frame->start;
+	struct ethhdr *link = frame->start, made;
+	struct iphdr *ipv4 = (void *)(link + 1);
+	struct ipv6hdr *ipv6 = (void *)(link + 1);
 	struct settings *known;
 	__u32 first = 0;
 	void *source;
 
-	if ((void *)(link + 1) > frame->end || !(link->h_dest[0] & 1))
+	if ((void *)(ipv4 + 1) > frame->end)
 		return 0;
 	known = bpf_map_lookup_elem(&settings, &first);
 	if (!known || !known->tunnel_interface)
 		return 0;
-	if (same_address(link->h_source, known->secret_source))
+	if (same_address(link->h_dest, known->secret_plain))
 		source = known->plain_source;
-	else if (same_address(link->h_source, known->secret_keep_whole))
+	else if (same_address(link->h_dest, known->secret_keep_whole))
 		source = known->keep_whole_source;
 	else
 		return 0;
-	if (bpf_skb_store_bytes(skb, ETH_ALEN, source, ETH_ALEN, 0)) {
+	if (skb->protocol == bpf_htons(ETH_P_IP))
+		address_frame4(&made, ipv4);
+	else if ((void *)(ipv6 + 1) > frame->end)
+		return 0;
+	else
+		address_frame6(&made, ipv6);
+	__builtin_memcpy(made.h_source, source, ETH_ALEN);
+	if (bpf_skb_store_bytes(skb, 0, &made, 2 * ETH_ALEN, 0)) {
 		refuse(OUTPUT_ERROR);
-		return TC_ACT_SHOT; /* nobody behind us may meet the secret address */
+		return TC_ACT_SHOT;
 	}
 	return bpf_redirect(known->tunnel_interface, BPF_F_INGRESS);
 }
@@ -116,11 +125,13 @@ int gateway_tc(struct __sk_buff *skb)
 			return TC_ACT_UNSPEC;
 		see(skb, &frame);
 	}
-	if (skb->pkt_type != PACKET_HOST) {
+	if (skb->pkt_type == PACKET_OTHERHOST) {
 		int verdict = enter_tunnel_interface(skb, &frame);
 
-		return verdict ? verdict : TC_ACT_UNSPEC; /* also what is on the link for others */
+		return verdict ? verdict : TC_ACT_UNSPEC; /* what is on the link for others */
 	}
+	if (skb->pkt_type != PACKET_HOST)
+		return TC_ACT_UNSPEC;
 	switch (judge_for_tc(skb, &frame, &packet)) {
 	case FORWARD:
 		return strip_and_copy(skb, &frame, &packet);

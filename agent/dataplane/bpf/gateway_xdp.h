@@ -58,7 +58,8 @@ static __always_inline int redirect(struct xdp_md *context, const struct channel
 
 /* Write the headers of a stripped packet for the kernel's multicast routing: it will take the hop. Packets that carry
  * Don't Fragment lose it, since the kernel does not route them once they are joined, and are marked so that they get
- * it back. */
+ * it back; fragments are never joined. The secret destination is a station's that is not there: should the TC program
+ * be gone, the kernel drops the packet rather than take it for multicast of the uplink. */
 static __noinline int rewrite_for_routing(struct xdp_md *context, __u32 version, __u32 ecn)
 {
 	void *end = (void *)(long)context->data_end;
@@ -72,21 +73,23 @@ static __noinline int rewrite_for_routing(struct xdp_md *context, __u32 version,
 	if (!chosen)
 		return -1;
 	if (version == 4) {
-		const __u8 *source = chosen->secret_source;
+		const __u8 *mark = chosen->secret_plain;
 
 		if ((void *)(ipv4 + 1) > end)
 			return -1;
-		if (ipv4->frag_off & bpf_htons(IPV4_DONT_FRAGMENT))
-			source = chosen->secret_keep_whole;
-		address_frame4(ethernet, ipv4);
-		__builtin_memcpy(ethernet->h_source, source, ETH_ALEN);
+		if (ipv4->frag_off == bpf_htons(IPV4_DONT_FRAGMENT))
+			mark = chosen->secret_keep_whole;
+		__builtin_memcpy(ethernet->h_dest, mark, ETH_ALEN);
+		write_unknown_source(ethernet);
+		ethernet->h_proto = bpf_htons(ETH_P_IP);
 		rewrite_header4(ipv4, ecn, 0, 1);
 		return 0;
 	}
 	if ((void *)(ipv6 + 1) > end)
 		return -1;
-	address_frame6(ethernet, ipv6);
-	__builtin_memcpy(ethernet->h_source, chosen->secret_source, ETH_ALEN);
+	__builtin_memcpy(ethernet->h_dest, chosen->secret_plain, ETH_ALEN);
+	write_unknown_source(ethernet);
+	ethernet->h_proto = bpf_htons(ETH_P_IPV6);
 	rewrite_header6(ipv6, ecn, 0);
 	return 0;
 }

@@ -115,8 +115,8 @@ struct settings {
 	__u32 receive_cores;       /* entries of receive_cpus to spread channels over, 0 for none */
 	__u8 plain_source[6];      /* source MAC address of packets handed to amt0 … */
 	__u8 keep_whole_source[6]; /* … and of those whose Don't Fragment flag is to be set again behind it */
-	__u8 secret_source[6];     /* … between XDP and TC on the uplink: nobody outside knows it */
-	__u8 secret_keep_whole[6];
+	__u8 secret_plain[6];      /* destination of both between XDP and TC on the uplink: of no station, so that without TC … */
+	__u8 secret_keep_whole[6]; /* … nobody takes them, and known to nobody outside, so that TC takes no others */
 };
 
 enum event_kind {

@@ -35,15 +35,15 @@ static __always_inline void address_frame6(struct ethhdr *ethernet, const struct
 	ethernet->h_proto = bpf_htons(ETH_P_IPV6);
 }
 
-/* Write a packet's ECN field, take `hops` off its time to live and, if so asked, its Don't Fragment flag. The header
- * checksum follows each change (RFC 1624 §3, equation 4); never 0xffff, as if it had been computed anew. */
+/* Write a packet's ECN field, take `hops` off its time to live and, if so asked, its Don't Fragment flag, which fragments
+ * keep. The header checksum follows each change (RFC 1624 §3, equation 4); never 0xffff, as if computed anew. */
 static __always_inline void rewrite_header4(struct iphdr *ip, __u32 ecn, __u32 hops, int clear_dont_fragment)
 {
 	__u32 sum = ip->check + bpf_htons(hops << 8);
 
 	ip->ttl -= hops;
-	if (clear_dont_fragment && ip->frag_off & bpf_htons(IPV4_DONT_FRAGMENT)) {
-		ip->frag_off &= ~bpf_htons(IPV4_DONT_FRAGMENT);
+	if (clear_dont_fragment && ip->frag_off == bpf_htons(IPV4_DONT_FRAGMENT)) {
+		ip->frag_off = 0;
 		sum += bpf_htons(IPV4_DONT_FRAGMENT);
 	}
 	if ((ip->tos & ECN) != ecn) {
