@@ -121,7 +121,7 @@ class Lab:
             _run(link)
         for name, lines in self._plan.batches.items():
             self.run(name, "ip", "-batch", "-", text="\n".join(lines) + "\n")
-            self._segment(name)
+            self._set_offloads(name)
         if self.topology.translate:
             self.translate_ports(40000, 44999)
 
@@ -201,12 +201,12 @@ class Lab:
         """Set every address and route of a namespace again; what is there already stays."""
         lines = self._plan.batches[namespace]
         self.run(namespace, "ip", "-force", "-batch", "-", text="\n".join(lines) + "\n", check=False)
-        self._segment(namespace)
+        self._set_offloads(namespace)
 
-    def _segment(self, namespace: str) -> None:
-        for name, interface in self._plan.segmented:
+    def _set_offloads(self, namespace: str) -> None:
+        for name, interface, options in self._plan.offloads:
             if name == namespace:
-                self.run(namespace, "ethtool", "-K", interface, "tx-udp-segmentation", "off", check=False)
+                self.run(namespace, "ethtool", "-K", interface, *options, check=False)
 
 
 def stop(process: subprocess.Popen[Any], seconds: float = _STOP_SECONDS) -> int:

@@ -119,6 +119,7 @@ class Topology:
         translate: the Internet translates the border's IPv4 address and port (RFC 3022).
         routed: routers in a row behind LAN 0, 0 to 20; receivers of that LAN sit behind the last one.
         borders: 1, or 2 for a second border on LAN 0.
+        takes_redirected: ports of the domain's switch take frames that XDP redirects to the border's ends of them.
     """
 
     prefix: str = DEFAULT_PREFIX
@@ -130,6 +131,7 @@ class Topology:
     translate: bool = False
     routed: int = 0
     borders: int = 1
+    takes_redirected: bool = True
 
     def __post_init__(self) -> None:
         """Refuse sizes the addresses have no room for."""

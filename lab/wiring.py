@@ -26,13 +26,13 @@ class WiringPlan:
         links: `ip link add` commands, in order.
         batches: namespace to lines for `ip -batch`: addresses, link state, routes.
         sysctls: namespace to kernel settings, made before its links.
-        segmented: (namespace, interface) of those that take no trains of UDP packets.
+        offloads: (namespace, interface) with the options of `ethtool -K` for it.
     """
 
     links: list[list[str]] = field(default_factory=list)
     batches: dict[str, list[str]] = field(default_factory=dict)
     sysctls: dict[str, dict[str, str]] = field(default_factory=dict)
-    segmented: list[tuple[str, str]] = field(default_factory=list)
+    offloads: list[tuple[str, str, tuple[str, ...]]] = field(default_factory=list)
     _ends: list[tuple[str, str, str, str]] = field(default_factory=list)
 
     def connect(self, one: str, one_interface: str, other: str, other_interface: str, mtu: int) -> None:
@@ -53,13 +53,19 @@ class WiringPlan:
         self.connect(namespace, interface, lab.switch, port, lab.downstream_mtu)
         self.batches[lab.switch] += [f"link set {port} master lan{lan}", f"link set {port} up"]
 
+    def plug_border(self, lab: Topology, namespace: str, interface: str, port: str, lan: int) -> None:
+        """Connect a border to the switch; a veth drops what XDP redirects to it unless its other end has GRO."""
+        self.plug(lab, namespace, interface, port, lan)
+        if lab.takes_redirected:
+            self.offloads.append((lab.switch, port, ("gro", "on")))
+
     def segment(self, namespace: str, interface: str) -> None:
         """Have an interface send packets one by one, as a wire carries them.
 
         A veth pair hands trains of packets over whole, and the multicast routing of the next router takes a train with
         "don't fragment" for one packet too long, and drops it.
         """
-        self.segmented.append((namespace, interface))
+        self.offloads.append((namespace, interface, ("tx-udp-segmentation", "off")))
 
     def links_of(self, namespace: str, interface: str) -> list[list[str]]:
         """The commands that make the pair one end of which is `interface` in `namespace`."""
@@ -127,7 +133,7 @@ def _plan_domain(lab: Topology, wiring: WiringPlan) -> None:
     wiring.route(lab.border, "0.0.0.0/0", "::/0", topology.INTERNET_BORDER_SIDE)
     for index in range(lab.downstreams):
         wiring.add_lan(lab.switch, index)
-        wiring.plug(lab, lab.border, topology.downstream(index), f"border{index}", index)
+        wiring.plug_border(lab, lab.border, topology.downstream(index), f"border{index}", index)
         wiring.address(lab.border, topology.downstream(index), topology.border_downstream(index))
     if lab.routed:
         wiring.segment(lab.border, topology.downstream(0))
@@ -140,7 +146,7 @@ def _plan_second_border(lab: Topology, wiring: WiringPlan) -> None:
     wiring.address(lab.internet, "second0", topology.INTERNET_SECOND_BORDER_SIDE)
     wiring.address(second, uplink, topology.SECOND_BORDER)
     wiring.route(second, "0.0.0.0/0", "::/0", topology.INTERNET_SECOND_BORDER_SIDE)
-    wiring.plug(lab, second, topology.downstream(0), "second", 0)
+    wiring.plug_border(lab, second, topology.downstream(0), "second", 0)
     wiring.address(second, topology.downstream(0), topology.SECOND_BORDER_DOWNSTREAM)
     wiring.segment(second, topology.downstream(0))
     if lab.routed:
