@@ -1,10 +1,11 @@
-"""The userspace engine in the gateway's namespace, a relay that feeds it, and the wire behind it."""
+"""A forwarding engine in the gateway's namespace, a relay that feeds it, and the wire behind it."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
 import struct
+import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,8 +13,15 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from typing import Final, Self
 
-from agent.dataplane.engine import Refusal, TunnelSocket
+from agent.dataplane.accelerated import AcceleratedEngine
+from agent.dataplane.engine import Engine, Refusal, TunnelSocket
+from agent.dataplane.fast.attachments import KernelUplinks
+from agent.dataplane.fast.interfaces import KernelPorts
+from agent.dataplane.fast.layout import Plane
+from agent.dataplane.fast.loaded import LoadedPrograms
 from agent.dataplane.userspace import UserspaceEngine
+from agent.dataplane.userspace_flow import DONT_FRAGMENT_SOURCE
+from agent.net.dont_fragment import DontFragmentRule
 from agent.net.mroute import MulticastRouter, MulticastRoutingUnsupportedError
 from agent.net.tap import Tap, TapSettings
 from agent.net.udp import IcmpHint
@@ -71,6 +79,9 @@ class Border:
 
     A family this kernel does not route is left out, as the agent leaves it out; `on_unsupported` is told why once
     somebody wants to forward it, and raises. Without `routes` the engine only writes into the tap.
+
+    With a `plane` of the kernel the engine forwards by it what it can, else it is the userspace engine alone; `forward`
+    then waits until the channel is there, if so wanted by `waits`.
     """
 
     topology: EngineTopology
@@ -87,6 +98,8 @@ class Border:
     on_new_source: Callable[[Border, Channel, str], None] | None = None
     on_unsupported: Callable[[str], object] = _give_up
     unsupported: dict[Family, str] = field(default_factory=dict)
+    plane: Plane | None = None
+    waits: bool = True
 
     def __enter__(self) -> Self:
         """Open the tap, the routers and the engine, with one tunnel named `relay`; all of them or none."""
@@ -102,11 +115,26 @@ class Border:
             for family in self.families if self.routes else ():
                 self._open_router(family, stack)
             routers = self.routers if self.routes else None
-            self.engine = UserspaceEngine(self.loop, self.tap, routers, self._new_source, self.local_networks)
-            stack.callback(self.engine.close)
+            slow = UserspaceEngine(self.loop, self.tap, routers, self._new_source, self.local_networks)
+            stack.callback(slow.close)
+            self.fast: AcceleratedEngine | None = None
+            if self.plane is not None:
+                self.fast = self._accelerated(slow, self.plane)
+                stack.callback(self.fast.close)
+                if self.plane is Plane.XDP_MFC:
+                    stack.callback(DontFragmentRule(self.tap.index, DONT_FRAGMENT_SOURCE, "isthmus-mfc").close)
+            self.engine: Engine = slow if self.fast is None else self.fast
             self.add_tunnel("relay")
             self._stack = stack.pop_all()
         return self
+
+    def _accelerated(self, slow: UserspaceEngine, plane: Plane) -> AcceleratedEngine:
+        self.programs = LoadedPrograms(self.tap.index, 0)
+        uplinks = KernelUplinks(self.loop, self.programs.gateway)
+        ports = KernelPorts(self.loop, self.programs.send)
+        fast = AcceleratedEngine(self.loop, slow, self.programs, ports, uplinks, (plane,))
+        fast.set_local_networks(self.local_networks)
+        return fast
 
     def _open_router(self, family: Family, stack: ExitStack) -> None:
         try:
@@ -151,7 +179,22 @@ class Border:
         if reason := self.unsupported.get(Family(version)):
             self.on_unsupported(reason)
         self.engine.set_channel(channel, frozenset(tunnels), frozenset(interfaces or ("down0",)))
+        if self.waits and len(tunnels) == 1:
+            self.run_until(lambda: self.plane_of(channel) is (self.plane or Plane.USERSPACE))
         return channel
+
+    @property
+    def limit(self) -> int | None:
+        """Octets of the longest packet of the channels in the kernel's maps; None for the userspace engine alone."""
+        if self.fast is None:
+            return None
+        channels = self.programs.map("channels4")
+        entries = [channels.lookup(key) or bytes(18) for key in tuple(channels.keys())]
+        return max(int.from_bytes(entry[16:18], sys.byteorder) for entry in entries)
+
+    def plane_of(self, channel: Channel) -> Plane:
+        """Who forwards a channel."""
+        return Plane.USERSPACE if self.fast is None else self.fast.explain(channel)[0]
 
     def _new_source(self, channel: Channel, tunnel: str) -> None:
         self.new_sources.append((channel, tunnel))
@@ -195,6 +238,7 @@ class Relay:
             self.socket = socket.socket(family, socket.SOCK_DGRAM)
             self.socket.bind((address, port))
         self.target = border.sockets[receiving].getsockname()[:2]
+        self._keeps_trains = border.plane is Plane.TC  # veth hands them over whole, and TC leaves them to the socket
 
     def send(self, *packets: bytes) -> None:
         """Send inner packets, each in a datagram of its own."""
@@ -207,7 +251,13 @@ class Relay:
             self.socket.sendto(message, self.target)
 
     def send_train(self, packets: list[bytes]) -> None:
-        """Hand equal-sized packets to the kernel in one piece; the gateway receives them as one train."""
+        """Hand equal-sized packets to the kernel in one piece; the gateway receives them as one train.
+
+        To the plane behind the driver they come one by one, as a network card hands them over.
+        """
+        if self._keeps_trains:
+            self.send(*packets)
+            return
         messages = [b"\x06\x00" + packet for packet in packets]
         control = [(17, 103, struct.pack("=H", len(messages[0])))]
         self.socket.sendmsg(messages, control, 0, self.target)

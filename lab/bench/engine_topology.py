@@ -48,6 +48,7 @@ class EngineTopology:
         offloads: False makes the wire downstream show every packet as it would leave a plain network card: segmented,
             with every checksum filled.
         merging: let the gateway's uplink merge datagrams (GRO), as network cards do and veth does not by itself.
+        redirectable: let downstream links take frames that XDP redirects to them: veth does when its far end has GRO.
     """
 
     prefix: str
@@ -56,6 +57,7 @@ class EngineTopology:
     downstream_mtu: int = 1500
     offloads: bool = False
     merging: bool = True
+    redirectable: bool = False
 
     @property
     def relay(self) -> str:
@@ -110,6 +112,9 @@ class EngineTopology:
             with inside(self.gateway):
                 set_offload(near, _SET_TX_CHECKSUM, enabled=False)
         ip_lines(self.host, *_configure(far, f"10.82.{index}.2/24", f"fd82:{index:x}::2/64"))
+        if self.redirectable:
+            with inside(self.host):
+                set_offload(far, _SET_GRO, enabled=True)
 
     def disconnect_downstream(self, index: int) -> None:
         """Delete a downstream link."""

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from agent.dataplane.accelerated import AcceleratedEngine
-from agent.dataplane.fast.attachments import KernelUplinks
-from agent.dataplane.fast.interfaces import KernelPorts
 from agent.dataplane.fast.layout import Plane
-from agent.dataplane.fast.loaded import LoadedPrograms
 from agent.dataplane.fast.planning import PLANE_NAMES
-from agent.net.bpf import BpfObject
 from agent.protocol.channels import Channel
 from lab.bench.engine_border import Border
 
@@ -28,34 +22,7 @@ _LEFT: Final = ("channels4", "channels6", "groups4", "groups6")
 class FastBorder(Border):
     """`Border` with an engine that uses one plane; without a plane the userspace engine alone."""
 
-    plane: Plane | None = None
-
-    def __enter__(self) -> Self:
-        """Open what `Border` opens, and the programs above it."""
-        super().__enter__()
-        self._gateway: BpfObject | None = None
-        self._fast: AcceleratedEngine | None = None
-        if self.plane is not None:
-            try:
-                self._accelerate(self.plane)
-            except BaseException:
-                self._stack.close()
-                raise
-        return self
-
-    def _accelerate(self, plane: Plane) -> None:
-        index = socket.if_nametoindex(self.tap.name)
-        programs = LoadedPrograms(index, 0)
-        self._gateway = programs.gateway
-        uplinks = KernelUplinks(self.loop, programs.gateway)
-        ports = KernelPorts(self.loop, programs.send)
-        fast = self._fast = AcceleratedEngine(self.loop, self.engine, programs, ports, uplinks, (plane,))
-        self._stack.callback(fast.close)
-        uplinks.wish((plane,))
-        self.engine.remove_tunnel("relay")
-        self.engine = fast  # type: ignore[assignment] # the same protocol
-        self.sockets.pop().close()
-        self.add_tunnel("relay")
+    waits: bool = False
 
     def wait_until_fast(self, channels: list[Channel], seconds: float) -> str:
         """Run until every channel is in its plane; how the engine works, in words.
@@ -63,7 +30,7 @@ class FastBorder(Border):
         Raises:
             TimeoutError: it is not in time; the message has the engine's reason.
         """
-        fast = self._fast
+        fast = self.fast
         if fast is None:
             return "userspace"
         deadline = time.monotonic() + seconds
@@ -78,13 +45,13 @@ class FastBorder(Border):
         found: dict[str, int] = {}
         for channel in channels:
             name = "userspace"
-            if self._fast is not None:
-                name = PLANE_NAMES[self._fast.explain(channel)[0]]
+            if self.fast is not None:
+                name = PLANE_NAMES[self.fast.explain(channel)[0]]
             found[name] = found.get(name, 0) + 1
         return found
 
     def left(self) -> dict[str, Any]:
         """How many entries the maps still have, by name."""
-        if self._gateway is None:
+        if self.fast is None:
             return {}
-        return {name: len(self._gateway.map(name).keys()) for name in _LEFT}
+        return {name: len(self.programs.map(name).keys()) for name in _LEFT}

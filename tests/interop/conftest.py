@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forwarding.planes import PLANES as ENGINE_PLANES
 
+from agent.dataplane.fast.layout import Plane
+from agent.net.bpf import BpfUnavailableError, load
 from lab.namespaces import Lab, delete_abandoned
 from lab.scenario import Scenario
 from lab.topology import Topology
@@ -57,3 +60,22 @@ def make_scenario(make_lab: Callable[..., Lab], tmp_path: Path) -> Iterator[Call
             return stack.enter_context(Scenario(lab, tmp_path, relay=relay, sections=sections, **settings))
 
         yield make
+
+
+@pytest.fixture(scope="session")
+def _no_programs() -> str:
+    """Why the kernel does not run our programs; empty when it does."""
+    try:
+        load("gateway").close()
+    except BpfUnavailableError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(params=ENGINE_PLANES)
+def plane(request: pytest.FixtureRequest, _no_programs: str) -> Plane | None:
+    """The plane of the kernel under test, None for the userspace engine alone."""
+    wanted = ENGINE_PLANES[request.param]
+    if wanted is not None and _no_programs:
+        pytest.skip(_no_programs)
+    return wanted

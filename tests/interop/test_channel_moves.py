@@ -12,7 +12,9 @@ from contextlib import ExitStack
 from ipaddress import ip_address
 
 import pytest
+from forwarding.planes import EACH_ONCE
 
+from agent.dataplane.fast.layout import Plane
 from agent.protocol.channels import Channel, Filter
 from agent.protocol.upstream import NativeUpstream, TunnelUpstream, Upstream
 from agent.service.gateway_channels import ChannelControl
@@ -60,9 +62,9 @@ class Asked:
 class Scene:
     """A receiver's wire, two relays, a native source, and the channel control between them."""
 
-    def __init__(self, topology: EngineTopology, stack: ExitStack, version: int) -> None:
+    def __init__(self, topology: EngineTopology, stack: ExitStack, version: int, plane: Plane | None) -> None:
         stack.enter_context(inside(topology.gateway))
-        self.border = stack.enter_context(Border(topology, on_unsupported=pytest.skip))
+        self.border = stack.enter_context(Border(topology, on_unsupported=pytest.skip, plane=plane))
         self.border.add_tunnel("second", 2269)
         if reason := self.border.unsupported.get(version):
             pytest.skip(reason)
@@ -141,14 +143,14 @@ class Scene:
 
 
 @pytest.fixture
-def make_scene() -> Iterator:
+def make_scene(plane: Plane | None) -> Iterator:
     if missing := missing_for_engine():
         pytest.skip(missing)
-    with EngineTopology(f"isx-moves{os.getpid()}", downstreams=2) as topology, ExitStack() as stack:
-        yield lambda version: Scene(topology, stack, version)
+    with EngineTopology(f"isx-moves{os.getpid()}", downstreams=2, redirectable=True) as topology, ExitStack() as stack:
+        yield lambda version: Scene(topology, stack, version, plane)
 
 
-@pytest.mark.parametrize("version", [4, 6])
+@EACH_ONCE
 def test_a_stream_goes_from_tunnel_to_tunnel_and_each_packet_leaves_once(make_scene, version) -> None:
     scene = make_scene(version)
     scene.flow(LEAD)
@@ -157,7 +159,7 @@ def test_a_stream_goes_from_tunnel_to_tunnel_and_each_packet_leaves_once(make_sc
     assert scene.seen() == Counter(range(scene.number))
 
 
-@pytest.mark.parametrize("version", [4, 6])
+@EACH_ONCE
 def test_a_source_that_becomes_native_and_a_tunnels_again_loses_nothing(make_scene, version) -> None:
     scene = make_scene(version)
     scene.flow(LEAD)
@@ -168,7 +170,7 @@ def test_a_source_that_becomes_native_and_a_tunnels_again_loses_nothing(make_sce
     assert seen.total() - len(seen) <= 2 * 2, "what two upstreams have under way at once is doubled, no more"
 
 
-@pytest.mark.parametrize("version", [4, 6])
+@EACH_ONCE
 def test_what_the_native_way_is_ahead_of_the_tunnel_comes_out_of_the_tunnel(make_scene, version) -> None:
     scene = make_scene(version)
     scene.lag = 8

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
+from forwarding.planes import EVERY_WAY, USERSPACE_ONLY
 
 from agent.dataplane.engine import Refusal
+from agent.dataplane.fast.layout import Plane
 from lab.bench.engine_border import Border
 from lab.bench.engine_needs import missing_for_engine
 from lab.bench.engine_topology import EngineTopology
@@ -27,7 +29,7 @@ BOTH = ("relay", "second")
 def topology() -> Iterator[EngineTopology]:
     if missing := missing_for_engine():
         pytest.skip(missing)
-    with EngineTopology(f"isx-live{os.getpid()}") as made:
+    with EngineTopology(f"isx-live{os.getpid()}", redirectable=True) as made:
         yield made
 
 
@@ -50,9 +52,9 @@ class Bench:
 
 
 @pytest.fixture
-def make_bench(topology: EngineTopology) -> Iterator:
+def make_bench(topology: EngineTopology, plane: Plane | None) -> Iterator:
     with ExitStack() as stack:
-        yield lambda **settings: Bench(topology, stack, **settings)
+        yield lambda **settings: Bench(topology, stack, plane=plane, **settings)
 
 
 def rtp(number: int, size: int = 1316) -> bytes:
@@ -66,7 +68,7 @@ def packet(version: int, payload: bytes, number: int) -> bytes:
     return datagram_ipv6(payload)
 
 
-@pytest.mark.parametrize("segmentation", [True, False], ids=["trains", "packet-by-packet"])
+@EVERY_WAY
 @pytest.mark.parametrize("version", [4, 6])
 def test_trains_of_two_relays_leave_as_one_stream(make_bench, version: int, segmentation: bool) -> None:
     bench = make_bench(segmentation=segmentation)
@@ -86,6 +88,7 @@ def test_trains_of_two_relays_leave_as_one_stream(make_bench, version: int, segm
     assert (counters.forwarded.packets, counters.channels[channel].packets) == (80, 80)
 
 
+@USERSPACE_ONLY
 def test_the_loss_of_one_tunnel_costs_no_packet(make_bench) -> None:
     bench = make_bench()
     bench.border.forward(4, tunnels=BOTH)
@@ -99,6 +102,7 @@ def test_the_loss_of_one_tunnel_costs_no_packet(make_bench) -> None:
     assert Counter(bench.received(90)) == Counter(map(one_hop_on, sent))
 
 
+@USERSPACE_ONLY
 @pytest.mark.parametrize("version", [4, 6])
 def test_equal_packets_of_one_tunnel_are_so_many_packets(make_bench, version: int) -> None:
     bench = make_bench()
@@ -112,6 +116,7 @@ def test_equal_packets_of_one_tunnel_are_so_many_packets(make_bench, version: in
     assert [each[20:] for each in bench.received(6)] == [same[20:]] * 6
 
 
+@USERSPACE_ONLY
 def test_fragments_are_told_apart_by_their_offset(make_bench) -> None:
     bench = make_bench()
     bench.border.forward(4, tunnels=BOTH)

@@ -8,8 +8,10 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
+from forwarding.planes import USERSPACE_ONLY
 
 from agent.dataplane.engine import EngineError, Refusal
+from agent.dataplane.fast.layout import Plane
 from agent.protocol.channels import Channel
 from lab.bench.engine_border import Border
 from lab.bench.engine_needs import missing_for_engine
@@ -69,20 +71,21 @@ class Bench:
 
 
 @pytest.fixture
-def make_bench() -> Iterator:
+def make_bench(plane: Plane | None) -> Iterator:
     if missing := missing_for_engine():
         pytest.skip(missing)
     with (
-        EngineTopology(f"isx-native{os.getpid()}", downstreams=2, offloads=False) as topology,
+        EngineTopology(f"isx-native{os.getpid()}", downstreams=2, redirectable=True) as topology,
         ExitStack() as stack,
     ):
-        yield lambda **settings: Bench(topology, stack, **settings)
+        yield lambda **settings: Bench(topology, stack, plane=plane, **settings)
 
 
 def channel_of(version: int) -> Channel:
     return Channel.parse(SOURCE[version], GROUP[version])
 
 
+@USERSPACE_ONLY
 @VERSIONS
 @pytest.mark.parametrize("table", [253, 4243])
 def test_a_source_on_a_watched_link_is_told_and_its_first_packet_is_not_lost(make_bench, version, table) -> None:
@@ -101,6 +104,7 @@ def test_a_source_on_a_watched_link_is_told_and_its_first_packet_is_not_lost(mak
     assert bench.engine.counters().channels[channel] == traffic
 
 
+@USERSPACE_ONLY
 @VERSIONS
 def test_a_link_watched_no_longer_is_silent(make_bench, version) -> None:
     bench = make_bench()
@@ -181,6 +185,7 @@ def test_a_channel_moves_from_a_link_to_a_tunnel_with_the_tunnels_first_packet(m
     assert bench.border.refused(Refusal.DUPLICATE) == 0
 
 
+@USERSPACE_ONLY
 def test_strays_nobody_may_route_are_not_told(make_bench) -> None:
     bench = make_bench()
     for source in ("169.254.1.1", "127.0.0.5"):
@@ -190,6 +195,7 @@ def test_strays_nobody_may_route_are_not_told(make_bench) -> None:
     assert len(bench.told) == 1
 
 
+@USERSPACE_ONLY
 def test_a_native_interface_that_is_not_there_is_refused(make_bench) -> None:
     bench = make_bench()
     with pytest.raises(EngineError, match="nowhere0 does not exist"):
@@ -197,6 +203,7 @@ def test_a_native_interface_that_is_not_there_is_refused(make_bench) -> None:
     assert bench.engine.traffic(channel_of(4)) is None
 
 
+@USERSPACE_ONLY
 @VERSIONS
 def test_a_recreated_native_interface_brings_its_channels_again(make_bench, version) -> None:
     bench, channel = make_bench(), channel_of(version)
