@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
 
 from agent.dataplane.engine import Counters, FirstPacket, InterfaceUpcall, Refusal, Traffic, TunnelSocket, ignore
 from agent.dataplane.fast.channels import FastChannel, FastChannels, sum_of
@@ -16,28 +14,24 @@ from agent.dataplane.fast.events import FirstPackets
 from agent.dataplane.fast.groups import FastGroups
 from agent.dataplane.fast.layout import (
     EXCEPTIONS,
-    MOST_CHANNELS,
     MOST_TUNNELS,
     REFUSALS,
     Plane,
-    index_key,
-    settings_value,
 )
 from agent.dataplane.fast.outgoing import Outgoing
 from agent.dataplane.fast.planning import PLANE_NAMES, Planner, Wish
 from agent.dataplane.fast.port import Ports
 from agent.dataplane.fast.port_table import PortTable
 from agent.dataplane.fast.programs import Programs
+from agent.dataplane.fast.redirected import Redirected
+from agent.dataplane.fast.registry import NOTHING, ChannelRegistry
+from agent.dataplane.fast.replanning import Replanning
 from agent.dataplane.fast.sets import InterfaceSets
 from agent.dataplane.fast.slots import Slots
 from agent.dataplane.fast.tunnels import FastTunnels
 from agent.dataplane.fast.uplinks import Uplinks
 from agent.dataplane.userspace import UserspaceEngine
-from agent.dataplane.userspace_flow import DONT_FRAGMENT_SOURCE, PLAIN_SOURCE
 from agent.protocol.channels import Address, Channel, Network
-
-TRY_AGAIN: Final = 5.0
-"""Seconds after which channels that the maps had no room for are tried again."""
 
 _log = logging.getLogger(__name__)
 
@@ -75,17 +69,14 @@ class AcceleratedEngine:
         self.on_first_packet: FirstPacket = ignore
         self.on_wrong_interface: InterfaceUpcall = ignore
         self.on_unknown_source: InterfaceUpcall = ignore
-        self._loop, self._slow, self._programs = loop, slow, programs
+        self._slow, self._programs = slow, programs
         self._ports, self._uplinks, self._outgoing = ports, uplinks, outgoing
-        self._states: dict[Channel, FastChannel] = {}
-        self._names: Counter[str] = Counter()
+        self._registry = ChannelRegistry(ports.want)
         self._networks: tuple[Network, ...] = ()
-        self._waiting: dict[FastChannel, None] = {}
-        self._faulty: dict[FastChannel, None] = {}
-        self._retry: asyncio.TimerHandle | None = None
+        self._wished = tuple(planes)
         self._is_closed = False
         now = loop.time
-        slots = Slots(loop, CounterArray(programs.map("channel_counters"), 2, now), 2 * MOST_CHANNELS, "channel")
+        slots = Slots(loop, CounterArray(programs.map("channel_counters"), 2, now), programs.channel_slots, "channel")
         through = Slots(loop, CounterArray(programs.map("tunnel_counters"), 2, now), MOST_TUNNELS, "tunnel")
         self._all_slots = (slots, through)
         self._refused = CounterArray(programs.map("refused"), 1, now, len(REFUSALS))
@@ -101,7 +92,8 @@ class AcceleratedEngine:
             programs, slots, self._tunnels, self._groups, self._sets, table, self._events, slow.set_trains
         )
         self._planner = Planner(ports, self._tunnels, outgoing, tuple(planes))
-        self._write_settings()
+        self._plans = Replanning(loop, self._planner, self._channels, slow.drain, self._is_local)
+        self._redirected = Redirected(self._registry.all, slots)
         slow.on_first_packet = self._tell_first_packet
         slow.on_wrong_interface = self._tell_wrong_interface
         slow.on_unknown_source = self._tell_unknown_source
@@ -118,7 +110,7 @@ class AcceleratedEngine:
         for plane in wish:
             if self._channels.planes[plane]:
                 return PLANE_NAMES[plane]
-        if not self._states:
+        if not self._registry:
             seen = {plane for name in self._tunnels for plane in self._uplinks.planes(name)}
             return next((PLANE_NAMES[plane] for plane in wish if plane in seen), PLANE_NAMES[Plane.USERSPACE])
         return PLANE_NAMES[Plane.USERSPACE]
@@ -137,14 +129,18 @@ class AcceleratedEngine:
         }
 
     def choose(self, planes: Sequence[Plane]) -> None:
-        """Use these planes from now on, the best first; channels move over with no gap."""
+        """Use these planes from now on, the best first; channels move over with no gap.
+
+        Programs of planes no longer wished for stay attached until no channel's entry names them.
+        """
         self._planner.planes = tuple(planes)
-        self._uplinks.wish(self._planner.planes)
-        self._plan_again(self._states.values())
+        self._wish((*planes, *(plane for plane in self._wished if plane not in planes)))
+        self._plans.again(self._registry.all())
+        self._plans.when_done(lambda: self._wish(self._planner.planes))
 
     def explain(self, channel: Channel) -> tuple[Plane, str]:
         """Who forwards a channel, and why no better plane does; the reason is empty for the first wish."""
-        state = self._states.get(channel)
+        state = self._registry.get(channel)
         if state is None:
             return Plane.USERSPACE, "is not set"
         return state.plan.plane, state.fault or state.plan.reason
@@ -156,12 +152,13 @@ class AcceleratedEngine:
             self._slow.set_trains(tunnel.name, wanted=False)
         self._uplinks.add_tunnel(tunnel)
         self._tunnels.add(tunnel)
-        self._plan_again(self._of_tunnel(tunnel.name))
+        self._plans.again(self._registry.of_tunnel(tunnel.name))
 
     def remove_tunnel(self, name: str) -> None:
         """Stop reading a tunnel's socket; the caller closes it."""
         self._tunnels.remove(name)
-        self._plan_again(self._of_tunnel(name))
+        self._plans.again(self._registry.of_tunnel(name))
+        self._plans.when_done(self._tunnels.release)
         self._uplinks.remove_tunnel(name)
         self._slow.remove_tunnel(name)
 
@@ -174,7 +171,7 @@ class AcceleratedEngine:
             EngineError: the kernel cannot forward it.
         """
         wish = Wish(tunnels, interfaces, incoming)
-        state = self._states.get(channel)
+        state = self._registry.get(channel)
         if state is not None and state.plan.is_fast and not self._planner.plan(channel, wish).is_fast:
             # What comes meanwhile waits in the socket until the slow path is ready for it.
             self._channels.leave_to_userspace(state, "is about to change")
@@ -182,26 +179,22 @@ class AcceleratedEngine:
             self._slow.set_channel(channel, tunnels, interfaces, incoming)
         except BaseException:
             if state is not None:
-                self._plan_again((state,))
+                self._plans.again((state,))
             raise
         is_new = state is None
         if state is None:
-            state = FastChannel(channel, wish, is_local=self._is_local(channel))
-            self._states[channel] = state
-        before = frozenset() if is_new else state.names
+            state = FastChannel(channel, NOTHING)
+            self._registry.add(state)
+        self._registry.use(state, wish, self._planner.interfaces(channel, wish))
         self._channels.set_wish(state, wish)
-        self._use_names(state, before)
-        self._apply(state, at_once=is_new and channel.group not in self._groups)
+        self._plans.apply(state, at_once=is_new and channel.group not in self._groups)
 
     def remove_channel(self, channel: Channel) -> None:
         """Stop forwarding; nothing happens when the channel is unknown."""
-        state = self._states.pop(channel, None)
+        state = self._registry.remove(channel)
         if state is not None:
             self._channels.remove(state)
-            self._waiting.pop(state, None)
-            self._faulty.pop(state, None)
-            before, state.names = state.names, frozenset()
-            self._count_names(before, frozenset())
+            self._plans.drop(state)
         self._slow.remove_channel(channel)
 
     def set_group(self, group: Address, tunnels: frozenset[str]) -> None:
@@ -238,11 +231,7 @@ class AcceleratedEngine:
         if wanted == self._networks:
             return
         self._networks = wanted
-        for state in self._states.values():
-            is_local = self._is_local(state.channel)
-            if is_local != state.is_local:
-                state.is_local = is_local
-                self._channels.apply(state, state.plan)
+        self._plans.again(self._registry.all())
 
     def set_duplicate_window(self, seconds: float) -> None:
         """Recognise copies of packets this far apart, for channels that have several tunnels from now on."""
@@ -250,14 +239,14 @@ class AcceleratedEngine:
 
     def traffic(self, channel: Channel) -> Traffic | None:
         """What was forwarded of one channel since it was set, None when it is not set."""
-        total, state = self._slow.traffic(channel), self._states.get(channel)
+        total, state = self._slow.traffic(channel), self._registry.get(channel)
         if total is not None and state is not None:
             self._channels.add_traffic(state, total)
         return total
 
     def feed_traffic(self, channel: Channel) -> dict[str, int]:
         """Packets of a channel that came through each of its tunnels since it was set for it, forwarded or not."""
-        fed, state = self._slow.feed_traffic(channel), self._states.get(channel)
+        fed, state = self._slow.feed_traffic(channel), self._registry.get(channel)
         for name, packets in self._channels.feeds(state).items() if state is not None else ():
             fed[name] = fed.get(name, 0) + packets
         return fed
@@ -273,7 +262,7 @@ class AcceleratedEngine:
     def counters(self) -> Counters:
         """A snapshot of the counters."""
         found = self._slow.counters()
-        self._channels.add_all_traffic(self._states.values(), found.channels)
+        self._channels.add_all_traffic(self._registry.all(), found.channels)
         refused: Counter[Refusal] = Counter(found.refused)
         for refusal, count in zip(REFUSALS, self._refused.all()[0], strict=False):
             refused[refusal] += count
@@ -288,12 +277,10 @@ class AcceleratedEngine:
             return
         self._is_closed = True
         self._uplinks.close()
-        if self._retry is not None:
-            self._retry.cancel()
+        self._plans.close()
         self._events.close()
         for slots in self._all_slots:
             slots.close()
-        self._waiting.clear()
         self._slow.close()
         self._sets.close()
         if self._outgoing is not None:
@@ -301,130 +288,58 @@ class AcceleratedEngine:
         self._ports.close()
         self._programs.close()
 
-    def _write_settings(self) -> None:
-        """Addresses between the programs are nobody else's to know: they tell what one of them has found good."""
-        secret, keep_whole = (bytes((0x02, 0x49, *os.urandom(4))) for _ in range(2))
-        value = settings_value(self._slow.tunnel_interface, 0, PLAIN_SOURCE, DONT_FRAGMENT_SOURCE, secret, keep_whole)
-        self._programs.map("settings").update(index_key(0), value)
+    def redirected(self) -> Mapping[str, int]:
+        """Packets that went to the driver of each interface, by name: a lower bound, for the watchdog."""
+        return self._redirected.count()
 
-    def _is_local(self, channel: Channel) -> bool:
-        source = channel.source
+    def _is_local(self, state: FastChannel) -> bool:
+        source = state.channel.source
         return source is not None and any(source in each for each in self._networks if each.version == source.version)
-
-    def _of_tunnel(self, name: str) -> list[FastChannel]:
-        return [state for state in self._states.values() if name in state.wish.tunnels]
-
-    def _use_names(self, state: FastChannel, before: frozenset[str]) -> None:
-        state.names = self._planner.interfaces(state.channel, state.wish)
-        if before != state.names:
-            self._count_names(before, state.names)
-
-    def _count_names(self, before: frozenset[str], after: frozenset[str]) -> None:
-        """Have `Ports` follow the interfaces some channel goes out of."""
-        known = len(self._names)
-        new = [name for name in after - before if not self._names[name]]
-        self._names.update(after - before)
-        for name in before - after:
-            self._names[name] -= 1
-            if not self._names[name]:
-                del self._names[name]
-        if new or len(self._names) != known:
-            self._ports.want(frozenset(self._names))
-
-    def _plan_again(self, states: Iterable[FastChannel]) -> None:
-        for state in tuple(states):
-            self._apply(state)
-
-    def _apply(self, state: FastChannel, *, at_once: bool = False) -> None:
-        """Carry out what is planned now; what waits in the socket goes first where userspace forwarded until now."""
-        plan = self._planner.plan(state.channel, state.wish)
-        if plan.is_fast and not state.plan.is_fast and not at_once:
-            if state.entry is None:
-                self._channels.leave_to_userspace(state, plan.reason)
-            if not self._waiting:
-                self._loop.call_soon(self._promote)
-            self._waiting[state] = None
-            return
-        self._waiting.pop(state, None)
-        self._channels.apply(state, plan)
-        self._note(state)
-
-    def _promote(self) -> None:
-        """Channels leave userspace: their tunnels' sockets are emptied before, and once more behind them."""
-        tunnels = {name for state in self._waiting for name in state.wish.tunnels}
-        for name in tunnels:
-            self._slow.drain(name)
-        waiting, self._waiting = tuple(self._waiting), {}
-        for state in waiting:
-            if self._states.get(state.channel) is state:
-                self._apply(state, at_once=True)
-        for name in tunnels:
-            self._slow.drain(name)
-
-    def _note(self, state: FastChannel) -> None:
-        if not state.fault:
-            self._faulty.pop(state, None)
-            return
-        if not self._faulty:
-            _log.warning("channel stays in userspace channel=%s: %s", state.channel, state.fault)
-        self._faulty[state] = None
-        if self._retry is None:
-            self._retry = self._loop.call_later(TRY_AGAIN, self._try_again)
-
-    def _try_again(self) -> None:
-        self._retry = None
-        states = list(self._faulty)[:1024]
-        self._plan_again(states)
-        if self._faulty and self._retry is None:
-            self._retry = self._loop.call_later(TRY_AGAIN, self._try_again)
 
     def _bar(self, reason: str) -> None:
         """Everything goes to the sockets as long as the maps cannot say what is right."""
         self._tunnels.bar(reason)
         if reason:
             _log.warning("all channels stay in userspace: %s", reason)
-        self._loop.call_soon(self._later, lambda: self._plan_again(self._states.values()))
+        self._plans.later(self._registry.all())
 
-    def _later(self, call: Callable[[], None]) -> None:
-        if not self._is_closed:
-            call()
+    def _wish(self, planes: tuple[Plane, ...]) -> None:
+        if planes != self._wished:
+            self._wished = planes
+            self._uplinks.wish(planes)
 
     def _port_changed(self, name: str) -> None:
         """Another index, another address, another size: whatever the maps had of it is written anew."""
         if self._is_closed:
             return
-        concerned = [state for state in self._states.values() if name in state.names]
         port = self._ports.get(name)
-        for index in {each.index for state in concerned for each in state.plan.ports if each.name == name}:
-            self._forget_index(index, is_gone=port is None or port.index != index)
-        self._plan_again(concerned)
-
-    def _forget_index(self, index: int, *, is_gone: bool) -> None:
-        if is_gone:
-            self._sets.forget(index)
-        self._table.forget(index)
+        for index in self._table.indexes(name):
+            if port is None or port.index != index:
+                self._sets.forget(index)
+            self._table.forget(index)
+        self._plans.again(self._registry.of_interface(name))
 
     def _uplink_changed(self, name: str) -> None:
         if not self._is_closed:
             self._tunnels.refresh(name)
-            self._plan_again(self._of_tunnel(name))
+            self._plans.again(self._registry.of_tunnel(name))
 
     def _outgoing_changed(self, channel: Channel | None) -> None:
         if self._is_closed:
             return
-        found = self._states.get(channel) if channel is not None else None
-        concerned = tuple(self._states.values()) if channel is None else (found,) if found is not None else ()
+        found = self._registry.get(channel) if channel is not None else None
+        concerned = self._registry.all() if channel is None else (found,) if found is not None else ()
         for state in concerned:
-            self._use_names(state, state.names)
-        self._plan_again(concerned)
+            self._registry.use(state, state.wish, self._planner.interfaces(state.channel, state.wish))
+        self._plans.again(concerned)
 
     def _first_seen(self, slot: int) -> None:
         found = self._channels.owner(slot)
-        if found is not None and self._states.get(found[0].channel) is found[0]:
+        if found is not None and self._registry.get(found[0].channel) is found[0]:
             self._tell_first_packet(found[0].channel, found[1])
 
     def _tell_first_packet(self, channel: Channel, tunnel: str) -> None:
-        state = self._states.get(channel)
+        state = self._registry.get(channel)
         if state is None or self._channels.announce_to(state, tunnel):
             self.on_first_packet(channel, tunnel)
 

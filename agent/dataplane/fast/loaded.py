@@ -6,12 +6,31 @@ import secrets
 from collections.abc import Callable
 from typing import Final, cast
 
-from agent.dataplane.fast.layout import index_key, settings_value
+from agent.dataplane.fast.layout import MOST_CHANNELS, TRAFFIC, index_key, settings_value
 from agent.dataplane.fast.programs import Events, Map
+from agent.dataplane.fast.receiving import open_queues
+from agent.dataplane.fast.receiving import receive_cores as cores_of
 from agent.dataplane.userspace_flow import DONT_FRAGMENT_SOURCE, PLAIN_SOURCE
 from agent.net.bpf import BpfObject, MapKind, RingBuffer, create_map, live_frames, load
+from agent.net.bpf.maps import possible_cpus
 
 _DEVMAP_VALUE: Final = 8  # struct bpf_devmap_val
+_MOST_RECEIVE_CPUS: Final = 128  # of layout.h
+_COUNTERS_MEMORY: Final = 32 << 20
+_FEWEST_SLOTS: Final = 16_384
+
+
+def channel_slots(cpus: int) -> int:
+    """Elements of the channels' counters: every processor that may ever be there has its own copy of all.
+
+    Of 16 octets each that is 4 MiB for 131 072 slots (both families full) with 2 processors and 32 MiB with 16; from
+    there on it stays 32 MiB, which is 32 768 slots with 64 processors and 16 384 with 128 and more. A channel beyond
+    them is forwarded in userspace. All other maps take some 30 MiB, whatever the number of processors.
+
+    Args:
+        cpus: processors the kernel may ever have.
+    """
+    return min(2 * MOST_CHANNELS, max(_FEWEST_SLOTS, _COUNTERS_MEMORY // (TRAFFIC.size * cpus)))
 
 
 class LoadedPrograms:
@@ -19,24 +38,30 @@ class LoadedPrograms:
 
     Args:
         tunnel_interface: index of the tunnel interface.
-        receive_cores: processors to spread channels over, 0 for none.
+        receive_cores: processors to spread channels over, 0 for none; fewer are used where there are fewer.
 
     Raises:
         BpfUnavailableError: this host cannot run them; the message says why.
 
     Attributes:
         gateway: the object.
+        channel_slots: channels the programs can count, and so forward, at a time; see `channel_slots`.
     """
 
     def __init__(self, tunnel_interface: int, receive_cores: int) -> None:
-        self.gateway: BpfObject = load("gateway")
+        cpus = possible_cpus()
+        self.channel_slots = channel_slots(cpus)
+        self.gateway: BpfObject = load(
+            "gateway", entries={"channel_counters": self.channel_slots, "receive_cpus": min(cpus, _MOST_RECEIVE_CPUS)}
+        )
         try:
             self._probe = load("probe")
         except BaseException:
             self.gateway.close()
             raise
+        cores = open_queues(self.gateway, cores_of(receive_cores))
         value = settings_value(
-            tunnel_interface, receive_cores, PLAIN_SOURCE, DONT_FRAGMENT_SOURCE, _secret_address(), _secret_address()
+            tunnel_interface, cores, PLAIN_SOURCE, DONT_FRAGMENT_SOURCE, _secret_address(), _secret_address()
         )
         self.gateway.map("settings").update(index_key(0), value)
 

@@ -26,6 +26,7 @@ class PortTable:
         self._singles = programs.map("single_ports")
         self._written: dict[int, bytes] = {}
         self._users: dict[int, int] = {}
+        self._names: dict[int, str] = {}
 
     @property
     def in_use(self) -> int:
@@ -43,13 +44,18 @@ class PortTable:
             self._singles.update(index_key(port.index), devmap_value(port.index, self._egress))
             self._written[port.index] = port.address
         self._users[port.index] = self._users.get(port.index, 0) + 1
+        self._names[port.index] = port.name
 
     def release(self, index: int) -> None:
         """One channel fewer goes out of an interface; packets on their way out of it are let through."""
         self._users[index] -= 1
         if not self._users[index]:
-            del self._users[index]
+            del self._users[index], self._names[index]
             self._loop.call_later(GRACE, self._sweep, index)
+
+    def indexes(self, name: str) -> list[int]:
+        """What interfaces of a name have had, as far as channels go out of them."""
+        return [index for index, known in self._names.items() if known == name]
 
     def forget(self, index: int) -> None:
         """An interface is gone or another one: the kernel has taken it out of its devmaps, it is written again."""

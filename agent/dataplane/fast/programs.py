@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol, cast
-
-from agent.net.bpf import BpfMap, BpfObject, MapKind, RingBuffer, create_map, load
+from typing import Protocol
 
 
 class Map(Protocol):
@@ -58,58 +56,25 @@ class Events(Protocol):
 
 
 class Programs(Protocol):
-    """The loaded object with its maps."""
+    """The loaded object with its maps.
 
-    def map(self, name: str) -> Map:
-        """One of the object's maps."""
-
-    def program(self, name: str) -> int:
-        """Descriptor of a program."""
-
-    def make_outgoing(self, entries: int) -> Map:
-        """A devmap for one set of outgoing interfaces."""
-
-    def make_events(self, callback: Callable[[bytes], None]) -> Events:
-        """Read the map `events`."""
-
-    def close(self) -> None:
-        """Unload; what is attached stays until it is detached."""
-
-
-_DEVMAP_VALUE: Final = 8  # struct bpf_devmap_val
-
-
-class GatewayPrograms:
-    """`Programs` of the loaded object `gateway`; closing it unloads them."""
-
-    def __init__(self, loaded: BpfObject) -> None:
-        self.object = loaded
-
-    def map(self, name: str) -> Map:
-        """One of the object's maps."""
-        return cast(Map, self.object.map(name))
-
-    def program(self, name: str) -> int:
-        """Descriptor of a program."""
-        return self.object.program(name)
-
-    def make_outgoing(self, entries: int) -> Map:
-        """A devmap for one set of outgoing interfaces."""
-        return cast(Map, create_map(MapKind.DEVMAP, "outgoing", 4, _DEVMAP_VALUE, entries))
-
-    def make_events(self, callback: Callable[[bytes], None]) -> Events:
-        """Read the map `events`."""
-        return RingBuffer(cast(BpfMap, self.object.map("events")), callback)
-
-    def close(self) -> None:
-        """Unload; what is attached stays until it is detached."""
-        self.object.close()
-
-
-def load_gateway() -> GatewayPrograms:
-    """The gateway's programs and maps.
-
-    Raises:
-        agent.net.bpf.BpfUnavailableError: why they cannot be had here.
+    Attributes:
+        channel_slots: elements of the map `channel_counters`.
     """
-    return GatewayPrograms(load("gateway"))
+
+    channel_slots: int
+
+    def map(self, name: str) -> Map:
+        """One of the object's maps."""
+
+    def program(self, name: str) -> int:
+        """Descriptor of a program."""
+
+    def make_outgoing(self, entries: int) -> Map:
+        """A devmap for one set of outgoing interfaces."""
+
+    def make_events(self, callback: Callable[[bytes], None]) -> Events:
+        """Read the map `events`."""
+
+    def close(self) -> None:
+        """Unload; what is attached stays until it is detached."""

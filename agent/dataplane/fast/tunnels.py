@@ -47,6 +47,7 @@ class FastTunnels:
         self._tunnels: dict[str, _Known] = {}
         self._owners: dict[Endpoint, str] = {}
         self._barred = ""
+        self._removed: list[int] = []
 
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(self._tunnels))
@@ -92,13 +93,18 @@ class FastTunnels:
         known.local, known.value, known.reason = local, value, ""
 
     def remove(self, name: str) -> None:
-        """Leave a tunnel's data to its socket from now on."""
+        """Leave a tunnel's data to its socket from now on; `release` gives its number free."""
         known = self._tunnels.pop(name, None)
         if known is None:
             return
         self._withdraw(known)
         if known.slot is not None:
-            self._slots.retire(known.slot, _ignore_count)
+            self._removed.append(known.slot)
+
+    def release(self) -> None:
+        """No channel names a tunnel any more that was removed."""
+        while self._removed:
+            self._slots.retire(self._removed.pop(), _ignore_count)
 
     def bar(self, reason: str) -> None:
         """Leave everything to the sockets, or no longer with an empty reason: the maps cannot say what is right."""
