@@ -43,7 +43,7 @@ static __always_inline __u64 sum_words(const __u32 *words, int count)
 {
 	__u64 sum = 0;
 
-#pragma unroll
+#pragma clang loop unroll(full) /* without CAP_PERFMON the verifier wants offsets that are numbers */
 	for (int i = 0; i < count; i++)
 		sum += words[i];
 	return sum;

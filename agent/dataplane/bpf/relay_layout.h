@@ -59,7 +59,7 @@ enum adjacency_state {
 
 /* The next hop, shared by all tunnels behind it. */
 struct adjacency {
-	__u32 link[3];       /* destination and source MAC addresses, as they go out */
+	__u16 link[6];       /* destination and source MAC addresses, as they go out */
 	__u32 interface;
 	__u32 state;
 	__u32 reserved;

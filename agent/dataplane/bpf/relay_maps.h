@@ -41,7 +41,7 @@ MAP(captures, BPF_MAP_TYPE_ARRAY, __u32, __u32, 8, 0); /* interface of each capt
 MAP(identification, BPF_MAP_TYPE_ARRAY, __u32, __u32, 1, 0);
 
 struct scratch {
-	__u8 octets[512 + 8];
+	__u8 octets[512];
 };
 COUNTERS(scratches, struct scratch, 1);
 

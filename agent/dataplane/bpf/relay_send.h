@@ -55,9 +55,9 @@ static __always_inline struct adjacency *adjacency_of(struct tunnel *tunnel, __u
 
 static __always_inline void write_link(void *data, struct adjacency *adjacency)
 {
-	AT(__u32, 0) = adjacency->link[0];
-	AT(__u32, 4) = adjacency->link[1];
-	AT(__u32, 8) = adjacency->link[2];
+#pragma clang loop unroll(full)
+	for (int word = 0; word < 6; word++)
+		AT(__u16, 2 * word) = adjacency->link[word]; /* larger words would not be aligned: IP headers are */
 }
 
 static __always_inline void send(struct sending *run, struct adjacency *adjacency, __u32 index)

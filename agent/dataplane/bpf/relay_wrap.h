@@ -35,24 +35,28 @@ struct summing {
 
 static long sum_piece(__u32 number, struct summing *run)
 {
-	__u8 *octets = run->scratch->octets;
 	__u64 size = run->end - run->at;
+	__u32 rest = 0;
 
 	if (run->at >= run->end)
 		return 1;
-	asm volatile("" : "+r"(size)); /* keeps the compiler from moving the bounds to where the verifier loses them */
 	if (size > PIECE)
 		size = PIECE;
+	asm volatile("" : "+r"(size)); /* keeps the compiler from moving the bounds to where the verifier loses them */
 	if (size < 1)
 		return 1;
-	if (bpf_skb_load_bytes(run->skb, run->at, octets, size)) {
+	if (size < 4) {
+		run->failed = bpf_skb_load_bytes(run->skb, run->at, &rest, size) != 0;
+		run->sum += rest;
+		return 1;
+	}
+	size &= 2 * PIECE - 4;
+	asm volatile("" : "+r"(size));
+	if (size < 4 || size > PIECE || bpf_skb_load_bytes(run->skb, run->at, run->scratch->octets, size)) {
 		run->failed = 1;
 		return 1;
 	}
-	*(volatile __u8 *)&octets[size] = 0;
-	*(volatile __u8 *)&octets[size + 1] = 0;
-	*(volatile __u8 *)&octets[size + 2] = 0;
-	run->sum += (__u32)bpf_csum_diff(0, 0, (__be32 *)octets, (size + 3) & 1020, 0);
+	run->sum += (__u32)bpf_csum_diff(0, 0, (__be32 *)run->scratch->octets, size, 0);
 	run->at += size;
 	return 0;
 }
@@ -66,7 +70,7 @@ static __always_inline __s64 sum_packet(struct __sk_buff *skb, __u32 length)
 	run.scratch = bpf_map_lookup_elem(&scratches, &zero);
 	if (!run.scratch)
 		return -1;
-	bpf_loop(PIECES, sum_piece, &run, 0);
+	bpf_loop(PIECES + 1, sum_piece, &run, 0);
 	return run.failed ? -1 : fold(run.sum);
 }
 
