@@ -1,0 +1,391 @@
+"""Whatever is set, removed, chosen or changed: the kernel's maps say what a simple model derives from it."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import socket
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address, ip_network
+from itertools import count
+from typing import Any
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from agent.dataplane.accelerated import AcceleratedEngine
+from agent.dataplane.engine import Counters, TunnelSocket
+from agent.dataplane.fast.layout import Plane, channel_key, devmap_value, group_key, index_key, port_value, tunnel_key
+from agent.dataplane.fast.port import Port
+from agent.protocol.channels import Channel, Endpoint
+
+CHANNELS = [Channel.parse(f"198.51.100.{n % 3 + 1}", f"232.1.1.{n // 3 + 1}") for n in range(9)]
+GROUPS = sorted({channel.group for channel in CHANNELS})
+NAMES = ("lan0", "lan1", "lan2")
+TUNNELS = ("one", "two")
+LOCAL = (ip_network("198.51.100.2/32"),)
+FAST = (Plane.XDP, Plane.XDP_MFC, Plane.TC)
+ROOM = 6
+"""Entries the map of channels has room for."""
+
+A_LONG_TIME = 20.0
+"""Seconds after which everything that waits has had its turn."""
+
+tunnel_sets = st.sampled_from([frozenset(), *(frozenset({name}) for name in TUNNELS), frozenset(TUNNELS)])
+name_sets = st.frozensets(st.sampled_from(NAMES))
+plane_sets = st.sampled_from([(), (Plane.XDP, Plane.TC), (Plane.TC,), (Plane.XDP_MFC,), (Plane.XDP,)])
+
+
+class Handle:
+    def __init__(self, call: Callable[[], None]) -> None:
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        self.call = None
+
+
+class Loop:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.now, self._calls, self._order = 0.0, [], count()
+
+    def time(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, call: Callable[..., None], *arguments: Any) -> Handle:
+        handle = Handle(lambda: call(*arguments))
+        heapq.heappush(self._calls, (when, next(self._order), handle))
+        return handle
+
+    def call_later(self, delay: float, call: Callable[..., None], *arguments: Any) -> Handle:
+        return self.call_at(self.now + delay, call, *arguments)
+
+    def call_soon(self, call: Callable[..., None], *arguments: Any) -> Handle:
+        return self.call_at(self.now, call, *arguments)
+
+    def add_reader(self, *_: object) -> None:
+        """Nothing is ever readable."""
+
+    def remove_reader(self, *_: object) -> None:
+        """Likewise."""
+
+    def pass_time(self, seconds: float) -> None:
+        until = self.now + seconds
+        while self._calls and self._calls[0][0] <= until:
+            when, _, handle = heapq.heappop(self._calls)
+            self.now = max(self.now, when)
+            if handle.call is not None:
+                handle.call()
+        self.now = until
+
+
+class FakeMap:
+    """A map in memory, with so much room."""
+
+    numbers = count(100)
+
+    def __init__(self, room: int = 1 << 20) -> None:
+        self.fd, self.room, self.entries = next(self.numbers), room, {}
+
+    def update(self, key: bytes, value: bytes) -> None:
+        if key not in self.entries and len(self.entries) >= self.room:
+            raise OSError(errno.E2BIG, "no room")
+        self.entries[key] = value
+
+    def lookup(self, key: bytes) -> bytes | None:
+        return self.entries.get(key)
+
+    def delete(self, key: bytes) -> bool:
+        return self.entries.pop(key, None) is not None
+
+    def keys(self) -> list[bytes]:
+        return list(self.entries)
+
+    def close(self) -> None:
+        self.fd = -1
+
+
+class FakeCounters(FakeMap):
+    """Counters at which nothing ever comes by."""
+
+    fields = 2
+
+    def sums(self, _index: int) -> tuple[int, ...]:
+        return (0,) * self.fields
+
+    def all_sums(self, _first: int, number: int) -> list[tuple[int, ...]]:
+        return [(0,) * self.fields] * number
+
+    def columns(self, _first: int, number: int) -> list[list[int]]:
+        return [[0] * number for _ in range(self.fields)]
+
+
+class FakePrograms:
+    """Maps in memory, and a ring in which nothing happens."""
+
+    def __init__(self) -> None:
+        self.maps: dict[str, FakeMap] = {"channels4": FakeMap(ROOM)}
+        self.channel_slots = 64
+
+    def map(self, name: str) -> FakeMap:
+        kind = FakeCounters if "counters" in name or name in ("refused", "exceptions") else FakeMap
+        return self.maps.setdefault(name, kind())
+
+    def program(self, _name: str) -> int:
+        return 7
+
+    def make_outgoing(self, entries: int) -> FakeMap:
+        return FakeMap(entries)
+
+    def make_events(self, _callback: Callable[[bytes], None]) -> FakePrograms:
+        return self
+
+    def fileno(self) -> int:
+        return 0
+
+    def drain(self) -> int:
+        return 0
+
+    def close(self) -> None:
+        """Nothing is loaded."""
+
+
+class Slow:
+    """A userspace engine that has nothing to forward."""
+
+    tunnel_interface = 1
+
+    def __init__(self) -> None:
+        self.whole: set[str] = set()
+
+    def set_trains(self, name: str, *, wanted: bool) -> None:
+        (self.whole.discard if wanted else self.whole.add)(name)
+
+    def counters(self) -> Counters:
+        return Counters(channels={}, tunnels={}, refused={})
+
+    def tunnel_traffic(self) -> dict[str, Any]:
+        return {}
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_arguments, **_settings: None
+
+
+class FakePorts:
+    def __init__(self) -> None:
+        self.on_changed: Callable[[str], None] = lambda _name: None
+        self.ports: dict[str, Port] = {}
+        self.wanted: frozenset[str] = frozenset()
+
+    def get(self, name: str) -> Port | None:
+        return self.ports.get(name)
+
+    def want(self, names: frozenset[str]) -> None:
+        self.wanted = names
+
+    def close(self) -> None:
+        """Nothing is watched."""
+
+
+@dataclass
+class FakeUplinks:
+    on_changed: Callable[[str], None] = lambda _name: None
+    locals: dict[str, Endpoint | None] = field(default_factory=dict)
+    attached: frozenset[Plane] = frozenset(FAST)
+
+    def planes(self, name: str) -> frozenset[Plane]:
+        return self.attached if self.locals.get(name) else frozenset()
+
+    def local(self, name: str) -> Endpoint | None:
+        return self.locals.get(name)
+
+    def reason(self, _name: str, _plane: Plane) -> str:
+        return ""
+
+    def vlans(self, _name: str) -> tuple[int, ...]:
+        return ()
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_arguments, **_settings: None
+
+
+class Machine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop, self.programs, self.slow = Loop(), FakePrograms(), Slow()
+        self.ports, self.uplinks = FakePorts(), FakeUplinks()
+        self.planes: tuple[Plane, ...] = (Plane.XDP, Plane.TC)
+        fakes: Any = (self.loop, self.slow, self.programs, self.ports, self.uplinks)
+        self.engine = AcceleratedEngine(*fakes, self.planes)
+        self.set: dict[Channel, tuple[frozenset[str], frozenset[str], str | None]] = {}
+        self.groups: set[Any] = set()
+        self.tunnels: set[str] = set()
+        self.networks: tuple[Any, ...] = ()
+        self.indexes = count(3)
+        self.sockets = {name: socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for name in TUNNELS}
+
+    def teardown(self) -> None:
+        for channel in CHANNELS:
+            self.engine.remove_channel(channel)
+        for group in tuple(self.groups):
+            self.engine.remove_group(group)
+        for name in TUNNELS:
+            self.engine.remove_tunnel(name)
+        self.loop.pass_time(A_LONG_TIME)
+        for name in ("channels4", "groups4", "tunnels4", "ports", "single_ports"):
+            assert self.programs.map(name).entries == {}, name
+        engine: Any = self.engine
+        assert [slots.in_use for slots in engine._all_slots] == [0, 0], "slots leak"
+        assert engine._sets.in_use == 0, "sets leak"
+        assert self.slow.whole == set(), "trains are given again"
+        assert self.ports.wanted == frozenset()
+        self.engine.close()
+        before = {name: dict(each.entries) for name, each in self.programs.maps.items()}
+        self.loop.pass_time(A_LONG_TIME)
+        assert before == {name: each.entries for name, each in self.programs.maps.items()}
+        for each in self.sockets.values():
+            each.close()
+
+    @rule(
+        channel=st.sampled_from(CHANNELS),
+        tunnels=tunnel_sets,
+        names=name_sets,
+        incoming=st.sampled_from([None, None, None, "lan0"]),
+    )
+    def set_channel(
+        self, channel: Channel, tunnels: frozenset[str], names: frozenset[str], incoming: str | None
+    ) -> None:
+        self.engine.set_channel(channel, tunnels, names, incoming)
+        self.set[channel] = (tunnels, names, incoming)
+
+    @rule(channel=st.sampled_from(CHANNELS))
+    def remove_channel(self, channel: Channel) -> None:
+        self.engine.remove_channel(channel)
+        self.set.pop(channel, None)
+
+    @rule(group=st.sampled_from(GROUPS), wanted=st.booleans())
+    def any_source(self, group: Any, wanted: bool) -> None:
+        if wanted:
+            self.engine.set_group(group, frozenset(TUNNELS))
+            self.groups.add(group)
+        else:
+            self.engine.remove_group(group)
+            self.groups.discard(group)
+
+    @rule(planes=plane_sets)
+    def choose(self, planes: tuple[Plane, ...]) -> None:
+        self.engine.choose(planes)
+        self.planes = planes
+
+    @rule(name=st.sampled_from(TUNNELS), port=st.integers(1, 3), located=st.booleans())
+    def add_tunnel(self, name: str, port: int, located: bool) -> None:
+        local = Endpoint(ip_address("192.0.2.1"), port + 10 * TUNNELS.index(name)) if located else None
+        relay = Endpoint(ip_address("192.0.2.9"), 2268)
+        self.uplinks.locals[name] = local
+        tunnel = TunnelSocket(name, self.sockets[name], relay, lambda *_: None, lambda *_: None)
+        self.slow.whole.discard(name)
+        self.engine.add_tunnel(tunnel)
+        self.tunnels.add(name)
+
+    @rule(name=st.sampled_from(TUNNELS))
+    def remove_tunnel(self, name: str) -> None:
+        self.engine.remove_tunnel(name)
+        self.tunnels.discard(name)
+        self.slow.whole.discard(name)
+
+    @rule(name=st.sampled_from(TUNNELS), planes=st.sets(st.sampled_from(FAST)), port=st.none() | st.integers(1, 3))
+    def uplink_changes(self, name: str, planes: set[Plane], port: int | None) -> None:
+        self.uplinks.attached = frozenset(planes)
+        number = 10 * TUNNELS.index(name)
+        self.uplinks.locals[name] = None if port is None else Endpoint(ip_address("192.0.2.1"), port + number)
+        for each in TUNNELS:
+            self.uplinks.on_changed(each)
+
+    @rule(
+        name=st.sampled_from(NAMES),
+        exists=st.booleans(),
+        anew=st.booleans(),
+        mtu=st.sampled_from([1400, 1500]),
+        last=st.integers(0, 1),
+        planes=st.sampled_from([FAST, FAST, (Plane.TC,)]),
+    )
+    def port_changes(self, name: str, exists: bool, anew: bool, mtu: int, last: int, planes: tuple[Plane, ...]) -> None:
+        former = self.ports.ports.pop(name, None)
+        if exists:
+            index = next(self.indexes) if anew or former is None else former.index
+            self.ports.ports[name] = Port(name, index, bytes((2, 0, 0, 0, 0, last)), mtu, frozenset(planes))
+        self.ports.on_changed(name)
+
+    @rule(networks=st.sampled_from([(), LOCAL]))
+    def local_networks(self, networks: tuple[Any, ...]) -> None:
+        self.engine.set_local_networks(networks)
+        self.networks = networks
+
+    @rule(seconds=st.sampled_from([0.01, 0.3, A_LONG_TIME]))
+    def wait(self, seconds: float) -> None:
+        self.loop.pass_time(seconds)
+
+    def plan(self, channel: Channel) -> tuple[Plane, tuple[Port, ...]]:
+        """Who ought to forward a channel, and where to."""
+        tunnels, names, incoming = self.set[channel]
+        ports = tuple(sorted((self.ports.ports[n] for n in names & self.ports.ports.keys()), key=lambda p: p.index))
+        is_known = len(tunnels) == 1 and tunnels <= self.tunnels and self.uplinks.locals[next(iter(tunnels))]
+        if incoming is None and is_known and ports:
+            for plane in self.planes:
+                if plane in self.uplinks.attached and all(plane in port.planes for port in ports):
+                    return plane, ports
+        return Plane.USERSPACE, ()
+
+    @invariant()
+    def maps_say_what_is_wanted(self) -> None:
+        self.loop.pass_time(0.01)
+        entries = self.programs.map("channels4").entries
+        assert entries.keys() <= {channel_key(channel) for channel in self.set}
+        left_out = [channel for channel in self.set if channel_key(channel) not in entries]
+        assert {group_key(each) for each in self.groups | {each.group for each in left_out}} == self.programs.map(
+            "groups4"
+        ).entries.keys()
+        assert not left_out or len(self.set) > ROOM
+        slots = []
+        for channel in self.set.keys() - set(left_out):
+            slot, plane = self.check(channel, entries[channel_key(channel)])
+            slots += [slot] if plane else []
+        assert len(slots) == len(set(slots)), "a slot has one owner"
+        wanted = {name for names in self.set.values() for name in names[1]}
+        assert self.ports.wanted == wanted
+        self.tunnels_are_known()
+
+    def check(self, channel: Channel, entry: bytes) -> tuple[int, int]:
+        slot, tunnel, number, single, limit, plane, _announce, refuse = struct.unpack("=IIIIHBBB3x", entry)
+        expected, ports = self.plan(channel)
+        assert (plane, channel) == (expected, channel)
+        assert bool(refuse) == any(channel.source in network for network in self.networks)
+        assert self.engine.explain(channel)[0] is expected
+        if not plane:
+            return slot, plane
+        (name,) = self.set[channel][0]
+        known = self.programs.map("tunnels4").entries[tunnel_key(self.uplinks.locals[name])]
+        assert tunnel == int.from_bytes(known[-4:], "little")
+        assert limit == min(port.mtu for port in ports)
+        assert single == (ports[0].index if len(ports) == 1 else 0)
+        if plane == Plane.TC or (plane == Plane.XDP and len(ports) > 1):
+            listed = self.programs.map("set_interfaces").entries[index_key(number)]
+            assert struct.unpack_from(f"=I{len(ports)}I", listed) == (len(ports), *(port.index for port in ports))
+        if plane == Plane.TC:
+            assert name in self.slow.whole, "TC sees no trains"
+        for port in ports:
+            assert self.programs.map("ports").entries[index_key(port.index)] == port_value(port.address)
+            assert self.programs.map("single_ports").entries[index_key(port.index)] == devmap_value(port.index, 7)
+        return slot, plane
+
+    def tunnels_are_known(self) -> None:
+        expected = {tunnel_key(local) for name in self.tunnels if (local := self.uplinks.locals[name])}
+        assert self.programs.map("tunnels4").entries.keys() == expected
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(max_examples=60, stateful_step_count=40)
