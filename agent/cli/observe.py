@@ -8,6 +8,7 @@ import click
 from rich.text import Text
 
 from agent.cli.client import EXIT_REFUSED, AgentClient, agent_options, print_json
+from agent.cli.engine import engine_pairs
 from agent.cli.tables import age, console, count, endpoint, print_pairs, print_table, since, size, until
 
 as_json = click.option("--json", "as_json", is_flag=True, help="For programs: the document of the REST API.")
@@ -22,12 +23,17 @@ at_most = click.option(
 def status(client: AgentClient, as_json: bool) -> None:
     """The agent in short: role, engine, counts, problems.
 
+    Below the engine: for each uplink and downstream interface the fastest plane that packets can take there (xdp,
+    xdp-mfc, tc, userspace) and why no faster one; `left to userspace` counts packets of fast channels that the slower
+    engine took instead (fragments, options, too long for an interface): they are forwarded too.
+
     Exits with 1 when the agent is not ready, for scripts that wait for it.
 
     \b
     Examples:
       amt-agent status
       amt-agent status --json | jq .counts
+      amt-agent status --json | jq .engine.interfaces     every plane of every interface
       AMT_AGENT_URL=https://border:8443 amt-agent status --token-file ~/.isthmus-token
     """
     found = client.get("status")
@@ -40,15 +46,14 @@ def status(client: AgentClient, as_json: bool) -> None:
 
 
 def _print_status(found: dict[str, Any]) -> None:
-    counts, engine, configuration = found["counts"], found["engine"], found["configuration"]
-    details = ", ".join(f"{key}: {value}" for key, value in engine["details"].items())
+    counts, configuration = found["counts"], found["configuration"]
     state = "ready" if found["ready"] else "not ready"
     pairs: list[tuple[str, object]] = [
         ("agent", f"{found['name']}, {found['role']}, version {found['version']}"),
         ("state", f"{state}{', draining' if found['draining'] else ''}, up {age(found['uptime'])}"),
-        ("engine", f"{engine['name']}{f' ({details})' if details else ''}"),
+        *engine_pairs(found["engine"]),
         ("tunnels", count(counts["tunnels"])),
-        ("channels", count(counts["channels"])),
+        ("channels", _channel_counts(counts["channels"], found["engine"]["channels"])),
         ("static joins", count(counts["joins"])),
         ("interfaces", f"{counts['interfaces']} up"),
         ("configuration", configuration["etag"].strip('"')[:12]),
@@ -135,6 +140,9 @@ def channels(
 ) -> None:
     """Channels: who wants them, where they come from and go to, what came.
 
+    PLANE is who forwards: xdp, xdp-mfc or tc in the kernel's programs, userspace, or the kernel alone when the channel
+    comes natively. NOTE says why it is not a faster one, and why a channel is not forwarded.
+
     \b
     Examples:
       amt-agent channels
@@ -146,13 +154,17 @@ def channels(
     if as_json:
         print_json(found)
         return
-    headers = ["SOURCE", "GROUP", "IN", "OUT", "WANTED BY", ">PACKETS", ">BYTES", ">LAST PACKET", ">JOIN TIME", "NOTE"]
+    headers = [
+        *("SOURCE", "GROUP", "IN", "OUT", "PLANE", "WANTED BY"),
+        *(">PACKETS", ">BYTES", ">LAST PACKET", ">JOIN TIME", "NOTE"),
+    ]
     rows = [
         (
             row["source"] or "*",
             row["group"],
             _feed(row),
             " ".join(row["outgoing_interfaces"]) or (f"{row['tunnel_count']} tunnels" if row["tunnel_count"] else ""),
+            row["plane"],
             _wanted_by(row),
             count(row["packets"]),
             size(row["bytes"]),
@@ -228,7 +240,10 @@ def neighbors(client: AgentClient, as_json: bool) -> None:
 @as_json
 @agent_options
 def statistics(client: AgentClient, as_json: bool) -> None:
-    """Counters since the start: forwarded, refused by reason, protocol messages."""
+    """Counters since the start: forwarded, refused by reason, protocol messages.
+
+    `to userspace` are packets of channels on a fast plane that the userspace engine forwarded instead.
+    """
     found = client.get("statistics")
     if as_json:
         print_json(found)
@@ -240,6 +255,7 @@ def statistics(client: AgentClient, as_json: bool) -> None:
         ("process", "resident memory", size(found["resident_bytes"])),
     ]
     rows += [("refused", reason, count(number)) for reason, number in sorted(found["refused"].items())]
+    rows += [("to userspace", reason, count(number)) for reason, number in sorted(found["exceptions"].items())]
     for machine, counters in sorted(found["control"].items()):
         rows += [(machine, name, count(number)) for name, number in sorted(counters.items())]
     print_table(["OF", "WHAT", ">COUNT"], rows, "nothing counted")
@@ -264,7 +280,13 @@ def _wanted_by(row: dict[str, Any]) -> str:
 
 def _note(row: dict[str, Any]) -> str:
     settled = (f"assert {item['state']} on {item['interface']}" for item in row["asserts"])
-    return ", ".join(filter(None, (row["reason"], *settled)))
+    slower = f"not faster: {row['plane_reason']}" if row["plane_reason"] else None
+    return ", ".join(filter(None, (row["reason"], *settled, slower)))
+
+
+def _channel_counts(total: int, by_plane: dict[str, int]) -> str:
+    told = ", ".join(f"{name} {count(number)}" for name, number in by_plane.items())
+    return f"{count(total)} ({told})" if told else count(total)
 
 
 def _pim(item: dict[str, Any]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from agent.dataplane.engine import Traffic
 from agent.protocol.channels import Address, Channel, FilterMode
 from agent.protocol.upstream import NativeUpstream, TunnelUpstream, Upstream
 from agent.service.clock import Clock
@@ -19,6 +18,7 @@ from agent.service.model import (
     UpstreamKind,
 )
 from agent.service.pim_views import PimViews
+from agent.service.plane_views import channel_plane
 from agent.tree import InterestKind as OwnerKind
 from agent.tree import Owner, tunnels_of
 
@@ -53,9 +53,12 @@ class ChannelViews:
         route = plan.routes.get(channel)
         upstream = route.upstream if route is not None else plan.any_source if channel.source is None else None
         tunnels = tunnels_of(upstream)
-        traffic = self._role.engine.traffic(channel) or Traffic()
+        traffic = self._role.engine.traffic(channel)
         interests = self._interests(channel)
         outgoing = route.interfaces if route is not None else self._role.tree.outgoing(channel)
+        is_native = isinstance(upstream, NativeUpstream)
+        forwarder = None if traffic is None else channel_plane(self._role.fast, channel, is_native=is_native)
+        plane, plane_reason = forwarder or (None, None)
         return ChannelStatus(
             source=channel.source,
             group=channel.group,
@@ -69,8 +72,10 @@ class ChannelViews:
             tunnels=list(tunnels[:_LISTED]),
             tunnel_count=len(tunnels),
             candidates=[] if isinstance(upstream, NativeUpstream) else self._candidates(channel),
-            packets=traffic.packets,
-            bytes=traffic.bytes,
+            plane=plane,
+            plane_reason=plane_reason,
+            packets=0 if traffic is None else traffic.packets,
+            bytes=0 if traffic is None else traffic.bytes,
             last_packet_age=self._clock.age(record.last_moved),
             join_latency=record.join_latency,
             asserts=self._pim.asserts(channel),

@@ -23,6 +23,7 @@ from agent.service.api.server import ApiServer
 from agent.service.clock import Clock
 from agent.service.config import Configuration, ConfigurationError
 from agent.service.configuration_store import ConfigurationStore
+from agent.service.engine_model import EngineStatus
 from agent.service.gateway_role import GatewayRole
 from agent.service.gateway_views import GatewayViews
 from agent.service.model import (
@@ -30,7 +31,6 @@ from agent.service.model import (
     ChannelStatus,
     Counts,
     DrainStatus,
-    EngineStatus,
     InterfaceStatus,
     JoinRequest,
     JoinStatus,
@@ -39,6 +39,7 @@ from agent.service.model import (
     StatisticsReport,
     TunnelStatus,
 )
+from agent.service.plane_views import engine_status, exceptions
 from agent.service.port import RefusedError
 from agent.service.relay_role import RelayRole
 from agent.service.relay_views import RelayViews
@@ -137,6 +138,7 @@ class Agent:
             forwarded_packets=forwarded.packets,
             forwarded_bytes=forwarded.bytes,
             refused=self._views.refused(),
+            exceptions=self._exceptions(),
             control=self._views.control(),
             cpu_seconds=usage.ru_utime + usage.ru_stime,
             resident_bytes=_resident_bytes(),
@@ -202,8 +204,12 @@ class Agent:
 
     def _engine(self) -> EngineStatus:
         if isinstance(self._role, GatewayRole):
-            return EngineStatus(name=self._role.engine.name, details=self._role.fast.details())
-        return EngineStatus(name="userspace", details=self._role.data.details)
+            return engine_status(self._role.fast, self._role.configuration)
+        choice = self._role.configuration.dataplane.engine
+        return EngineStatus(name="userspace", configured=choice.value, details=self._role.data.details)
+
+    def _exceptions(self) -> dict[str, int]:
+        return exceptions(self._role.engine) if isinstance(self._role, GatewayRole) else {}
 
 
 def run(config_path: Path) -> int:

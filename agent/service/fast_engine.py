@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Final
 
 from agent.dataplane.accelerated import AcceleratedEngine
@@ -14,13 +15,14 @@ from agent.dataplane.fast.interfaces import KernelPorts
 from agent.dataplane.fast.layout import Plane
 from agent.dataplane.fast.loaded import LoadedPrograms
 from agent.dataplane.fast.mirror import MulticastMirror
-from agent.dataplane.fast.planning import PLANE_NAMES
+from agent.dataplane.fast.port import Port
 from agent.dataplane.fast.watchdog import Watchdog
 from agent.dataplane.userspace import UserspaceEngine
 from agent.dataplane.userspace_flow import DONT_FRAGMENT_SOURCE
 from agent.net.bpf import BpfUnavailableError
 from agent.net.dont_fragment import DontFragmentError, DontFragmentRule
 from agent.net.tap import Tap
+from agent.protocol.channels import Channel
 from agent.service.config import Configuration, EngineChoice, GatewayMode
 from agent.service.gateway_settings import families
 from agent.service.model import Problem, Severity
@@ -43,6 +45,7 @@ class FastEngine:
     Attributes:
         engine: the accelerated engine, or the userspace engine alone where the kernel cannot run programs.
         reason: why it works as it does.
+        choice: what is configured.
     """
 
     def __init__(
@@ -55,8 +58,8 @@ class FastEngine:
         """
         self.engine: Engine = slow
         self.reason = ""
+        self.choice = configuration.dataplane.engine
         self._tap = tap
-        self._choice = configuration.dataplane.engine
         self._unavailable = ""
         self._refused = ""
         self._rule: DontFragmentRule | None = None
@@ -67,72 +70,89 @@ class FastEngine:
             programs = LoadedPrograms(tap.index, configuration.dataplane.receive_cores)
         except (BpfUnavailableError, OSError) as error:
             self._unavailable = str(error)
-            self._explain()
-            return
-        try:
-            ports = self._ports = KernelPorts(loop, programs.send)
-            uplinks = self._uplinks = KernelUplinks(loop, programs.gateway, configuration.gateway.uplink)
-        except BaseException:
-            if self._ports is not None:
-                self._ports.close()
-            programs.close()
-            raise
-        self._watchdog = Watchdog(loop, ports)
-        outgoing = None
-        if configuration.gateway.mode is GatewayMode.FRR:
-            outgoing = MulticastMirror(loop, tap.index, families(configuration))
-        planes = self._planes(self._choice)
-        self.engine = AcceleratedEngine(loop, slow, programs, ports, uplinks, planes, outgoing=outgoing)
+        else:
+            self._build(loop, configuration, slow, programs)
         self._explain()
+
+    def _build(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        configuration: Configuration,
+        slow: UserspaceEngine,
+        programs: LoadedPrograms,
+    ) -> None:
+        """Put the fast engine together; nothing of it stays open when a part cannot be had."""
+        with ExitStack() as opened:
+            opened.callback(programs.close)
+            ports = KernelPorts(loop, programs.send)
+            opened.callback(ports.close)
+            uplinks = KernelUplinks(loop, programs.gateway, configuration.gateway.uplink)
+            opened.callback(uplinks.close)
+            outgoing = None
+            if configuration.gateway.mode is GatewayMode.FRR:
+                outgoing = MulticastMirror(loop, self._tap.index, families(configuration))
+                opened.callback(outgoing.close)
+            opened.callback(self.close)
+            planes = self._planes(self.choice)
+            engine = AcceleratedEngine(loop, slow, programs, ports, uplinks, planes, outgoing=outgoing)
+            self._watchdog = Watchdog(loop, ports, engine.redirected)
+            self.engine = engine
+            self._ports, self._uplinks = ports, uplinks
+            opened.pop_all()  # the engine closes them from here on
+
+    @property
+    def planes(self) -> tuple[Plane, ...]:
+        """Planes in use, the best first; none where userspace works alone."""
+        return () if self._ports is None or self._refused else PLANES[self.choice]
+
+    def uplinks(self) -> dict[str, tuple[frozenset[Plane], dict[Plane, str]]]:
+        """Per interface that tunnels come in on: what works there, and why the rest does not."""
+        return {} if self._uplinks is None else self._uplinks.attached()
+
+    def ports(self) -> dict[str, Port | None]:
+        """Per interface that channels leave by: what is known of it, None while it is down or absent."""
+        return {} if self._ports is None else {name: self._ports.get(name) for name in self._ports.names()}
+
+    def explain(self, channel: Channel) -> tuple[Plane, str]:
+        """Who forwards a channel, and why no better plane does; the reason is empty for the best, and without BPF."""
+        if isinstance(self.engine, AcceleratedEngine):
+            return self.engine.explain(channel)
+        return Plane.USERSPACE, ""
 
     def choose(self, configuration: Configuration) -> None:
         """Forward as another configuration says; no channel is interrupted."""
-        if configuration.dataplane.engine is self._choice:
+        if configuration.dataplane.engine is self.choice:
             return
-        self._choice = configuration.dataplane.engine
-        planes = self._planes(self._choice)
+        self.choice = configuration.dataplane.engine
+        planes = self._planes(self.choice)
         if isinstance(self.engine, AcceleratedEngine):
             self.engine.choose(planes)
         self._explain()
-        _log.info("engine chosen engine=%s reason=%s", self._choice.value, self.reason)
-
-    def details(self) -> dict[str, str]:
-        """Plane of every interface and uplink with the reason where it is not the best, for `status`."""
-        details = {"chosen": self.reason, **self.engine.details}
-        if self._ports is None or self._uplinks is None:
-            return details
-        planes = PLANES[self._choice]
-        for name, (usable, reasons) in self._uplinks.attached().items():
-            details[f"uplink {name}"] = _say(planes, usable, reasons)
-        for name in self._ports.names():
-            port = self._ports.get(name)
-            details[f"interface {name}"] = (
-                "down or absent" if port is None else _say(planes, port.planes, dict(port.reasons))
-            )
-        return details
+        _log.info("engine chosen engine=%s reason=%s", self.choice.value, self.reason)
 
     def problems(self) -> Iterator[Problem]:
         """What keeps a plane that was asked for by name from being used."""
-        if self._choice in {EngineChoice.AUTO, EngineChoice.USERSPACE}:
+        if self.choice in {EngineChoice.AUTO, EngineChoice.USERSPACE}:
             return
         if self._unavailable or self._refused:
-            yield _problem(self._choice, self._unavailable or self._refused)
+            yield _problem(self.choice, self._unavailable or self._refused)
             return
         if self._ports is None or self._uplinks is None:
             return
-        (plane,) = PLANES[self._choice]
+        (plane,) = PLANES[self.choice]
         for name, (usable, reasons) in self._uplinks.attached().items():
             if plane not in usable:
-                yield _problem(self._choice, f"uplink {name}: {reasons.get(plane, '')}", name)
+                yield _problem(self.choice, f"uplink {name}: {reasons.get(plane, '')}", name)
         for name in self._ports.names():
             port = self._ports.get(name)
             if port is not None and plane not in port.planes:
-                yield _problem(self._choice, f"{name}: {port.reasons.get(plane, '')}", name)
+                yield _problem(self.choice, f"{name}: {port.reasons.get(plane, '')}", name)
 
     def close(self) -> None:
         """Look after nothing more; to be called after the engine's own `close`, and safe to call twice."""
         if self._watchdog is not None:
             self._watchdog.close()
+            self._watchdog = None
         if self._rule is not None:
             self._rule.close()
             self._rule = None
@@ -150,25 +170,15 @@ class FastEngine:
         return PLANES[choice]
 
     def _explain(self) -> None:
-        named = "configured" if self._choice is not EngineChoice.AUTO else "automatically"
-        if self._choice is EngineChoice.USERSPACE:
+        named = "configured" if self.choice is not EngineChoice.AUTO else "automatically"
+        if self.choice is EngineChoice.USERSPACE:
             self.reason = named
         elif self._unavailable or self._refused:
-            self.reason = f"{named} {self._choice.value}, but userspace: {self._unavailable or self._refused}"
-        elif self._choice is EngineChoice.AUTO:
+            self.reason = f"{named} {self.choice.value}, but userspace: {self._unavailable or self._refused}"
+        elif self.choice is EngineChoice.AUTO:
             self.reason = "automatically: each channel by the fastest plane that its interfaces allow"
         else:
             self.reason = f"{named}; userspace where an interface does not allow it"
-
-
-def _say(planes: tuple[Plane, ...], usable: frozenset[Plane], reasons: dict[Plane, str]) -> str:
-    """The plane that is used, and why no better one."""
-    not_used: list[str] = []
-    for plane in planes:
-        if plane in usable:
-            return "; ".join([PLANE_NAMES[plane], *not_used])
-        not_used.append(f"not {PLANE_NAMES[plane]}: {reasons.get(plane, 'not known')}")
-    return "; ".join(["userspace", *not_used])
 
 
 def _problem(choice: EngineChoice, reason: str, subject: str | None = None) -> Problem:

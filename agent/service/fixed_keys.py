@@ -18,8 +18,10 @@ def refuse_fixed(
     """
     before, after = getattr(old, section), getattr(new, section)
     fixed = [f"{section}.{key}" for key in keys if getattr(before, key) != getattr(after, key)]
-    planes = old.dataplane.model_copy(update={key: getattr(new.dataplane, key) for key in movable})
-    if planes != new.dataplane:
-        fixed.append("dataplane")
+    fixed += [
+        f"dataplane.{key}"
+        for key in type(new.dataplane).model_fields
+        if key not in movable and getattr(old.dataplane, key) != getattr(new.dataplane, key)
+    ]
     if fixed:
         raise RefusedError("needs_restart", f"{', '.join(fixed)} can only be changed by a restart")

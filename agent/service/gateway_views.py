@@ -12,12 +12,12 @@ from agent.protocol.gateway_state import State
 from agent.protocol.policy import Refusal
 from agent.service.channel_views import ChannelViews
 from agent.service.clock import Clock
+from agent.service.engine_model import InterfaceRole
 from agent.service.frr_views import frr_counters, frr_problems
 from agent.service.gateway_role import GatewayRole
 from agent.service.interface_views import interface_problems, interface_status
 from agent.service.model import (
     ChannelStatus,
-    InterfaceRole,
     InterfaceStatus,
     NeighborKind,
     NeighborStatus,

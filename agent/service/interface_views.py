@@ -6,7 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from agent.dataplane.engine import Traffic
 from agent.net.interfaces import Interface
-from agent.service.model import InterfaceRole, InterfaceStatus, PimStatus, Problem, QuerierStatus, Severity
+from agent.service.engine_model import InterfaceRole
+from agent.service.model import (
+    InterfaceStatus,
+    PimStatus,
+    Problem,
+    QuerierStatus,
+    Severity,
+)
 
 
 def interface_status(

@@ -12,15 +12,11 @@ from enum import Enum
 from ipaddress import IPv4Address, IPv6Address
 from typing import TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from agent.service.engine_model import ChannelPlane, EngineStatus, InterfaceRole, Resource
 
 AnyAddress: TypeAlias = IPv4Address | IPv6Address
-
-
-class Resource(BaseModel):
-    """Base of every model: immutable, and strict about its fields."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Role(Enum):
@@ -39,15 +35,6 @@ class TunnelState(Enum):
     ESTABLISHED = "established"
     HELD_DOWN = "held_down"
     CLOSED = "closed"
-
-
-class InterfaceRole(Enum):
-    """What an interface is used for."""
-
-    UPLINK = "uplink"
-    DOWNSTREAM = "downstream"
-    NATIVE = "native"
-    TUNNEL = "tunnel"
 
 
 class InterestKind(Enum):
@@ -103,15 +90,6 @@ class Problem(Resource):
     severity: Severity = Field(description="`error`: channels are not carried; `warning`: they are, but not as meant.")
     message: str = Field(description="What is wrong and what to do, in one sentence.")
     subject: str | None = Field(default=None, description="Interface, relay or channel concerned, if it is one.")
-
-
-class EngineStatus(Resource):
-    """The forwarding engine in use."""
-
-    name: str = Field(description="Engine chosen for this host, such as `userspace`.")
-    details: dict[str, str] = Field(
-        default_factory=dict, description="How it works here, such as `tap_segmentation: per packet`."
-    )
 
 
 class ConfigurationState(Resource):
@@ -264,6 +242,14 @@ class ChannelStatus(Resource):
     candidates: list[CandidateStatus] = Field(
         default_factory=list, description="Relays that serve it, most preferred first, at most 16; empty if native."
     )
+    plane: ChannelPlane | None = Field(
+        default=None,
+        description="Who forwards it: `xdp`, `xdp-mfc`, `tc`, `userspace`, or the `kernel` alone if native; null when "
+        "nobody does, and in the relay role.",
+    )
+    plane_reason: str | None = Field(
+        default=None, description="Why no faster plane of the configured engine forwards it; null when the first does."
+    )
     packets: int = Field(default=0, ge=0, description="Packets forwarded (one a packet, however many interfaces).")
     bytes: int = Field(default=0, ge=0, description="Bytes of those packets, IP header included.")
     last_packet_age: float | None = Field(
@@ -355,6 +341,9 @@ class StatisticsReport(Resource):
     forwarded_bytes: int = Field(default=0, ge=0, description="Bytes of those packets, IP header included.")
     refused: dict[str, int] = Field(
         default_factory=dict, description="Tunnelled or native packets not forwarded, by reason."
+    )
+    exceptions: dict[str, int] = Field(
+        default_factory=dict, description="Packets of tunnels a fast plane left to userspace, by reason; no loss."
     )
     control: dict[str, dict[str, int]] = Field(
         default_factory=dict,

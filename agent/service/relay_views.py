@@ -12,12 +12,12 @@ from agent.dataplane.engine import Traffic
 from agent.protocol.channels import Address, Channel, Endpoint
 from agent.protocol.relay import TunnelView
 from agent.service.clock import Clock
+from agent.service.engine_model import InterfaceRole
 from agent.service.interface_views import interface_problems, interface_status
 from agent.service.model import (
     ChannelStatus,
     Interest,
     InterestKind,
-    InterfaceRole,
     InterfaceStatus,
     NeighborStatus,
     Problem,

@@ -13,6 +13,15 @@ import pytest
 from agent.service.api.app import create_app
 from agent.service.config import Configuration
 from agent.service.configuration_store import ConfigurationStore
+from agent.service.engine_model import (
+    ChannelPlane,
+    EngineStatus,
+    FastPlane,
+    InterfacePlanes,
+    InterfaceRole,
+    PlaneStatus,
+    ProbeState,
+)
 from agent.service.model import (
     AgentStatus,
     AssertState,
@@ -20,10 +29,8 @@ from agent.service.model import (
     ChannelStatus,
     Counts,
     DrainStatus,
-    EngineStatus,
     Interest,
     InterestKind,
-    InterfaceRole,
     InterfaceStatus,
     JoinOrigin,
     JoinRequest,
@@ -41,6 +48,38 @@ from agent.service.model import (
 )
 from agent.service.port import RefusedError
 
+ENGINE = EngineStatus(
+    name="xdp",
+    configured="auto",
+    reason="automatically: each channel by the fastest plane that its interfaces allow",
+    interfaces=[
+        InterfacePlanes(
+            name="eth0",
+            role=InterfaceRole.UPLINK,
+            plane=ChannelPlane.XDP,
+            planes=[
+                PlaneStatus(plane=FastPlane.XDP, usable=True),
+                PlaneStatus(plane=FastPlane.XDP_MFC, usable=False, reason="engine auto does not use it"),
+                PlaneStatus(plane=FastPlane.TC, usable=True),
+            ],
+        ),
+        InterfacePlanes(
+            name="eth1.7",
+            role=InterfaceRole.DOWNSTREAM,
+            plane=ChannelPlane.TC,
+            planes=[
+                PlaneStatus(plane=FastPlane.XDP, usable=False, reason="a VLAN device is no target of native XDP"),
+                PlaneStatus(plane=FastPlane.XDP_MFC, usable=False, reason="engine auto does not use it"),
+                PlaneStatus(plane=FastPlane.TC, usable=True),
+            ],
+            probe=ProbeState.FAILED,
+        ),
+        InterfacePlanes(name="eth2", role=InterfaceRole.DOWNSTREAM, plane=None),
+    ],
+    channels={"xdp": 1, "tc": 1},
+    exceptions={"too_big": 3},
+    details={"tap_segmentation": "per packet"},
+)
 STARTED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -73,6 +112,8 @@ class FakeAgent:
             ChannelStatus(
                 source=ip_address("198.51.100.7"),
                 group=ip_address("232.1.1.1"),
+                plane=ChannelPlane.TC,
+                plane_reason="xdp: eth1: a VLAN device is no target of native XDP",
                 incoming_interface="amt0",
                 outgoing_interfaces=["eth1"],
                 tunnels=["192.0.2.1:2268"],
@@ -101,7 +142,7 @@ class FakeAgent:
             uptime=12.5,
             ready=self.ready,
             draining=self.draining,
-            engine=EngineStatus(name="userspace", details={"tap_segmentation": "per packet"}),
+            engine=ENGINE,
             counts=Counts(tunnels=1, channels=len(self.channel_rows), joins=len(self.joins()), interfaces=1),
             configuration=self.store.state(),
             problems=[Problem(code="relay_unreachable", severity=Severity.WARNING, message="no answer")],
@@ -150,6 +191,7 @@ class FakeAgent:
             forwarded_packets=10,
             forwarded_bytes=13440,
             refused={"not_subscribed": 3},
+            exceptions={"too_big": 3},
             control={"gateway": {"queries_received": 4}},
             cpu_seconds=1.5,
             resident_bytes=50_000_000,

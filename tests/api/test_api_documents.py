@@ -23,6 +23,11 @@ async def test_metrics_carry_the_agents_numbers(client):
     lines = (await client.get("/metrics")).text.splitlines()
     assert {
         "isthmus_forwarded_packets_total 10.0",
+        'isthmus_exception_packets_total{reason="too_big"} 3.0',
+        'isthmus_plane_channels{plane="tc"} 1.0',
+        'isthmus_plane_channels{plane="xdp"} 0.0',
+        'isthmus_interface_plane_usable{interface="eth0",plane="xdp",role="uplink"} 1.0',
+        'isthmus_interface_plane_usable{interface="eth1.7",plane="xdp",role="downstream"} 0.0',
         'isthmus_refused_packets_total{reason="not_subscribed"} 3.0',
         'isthmus_tunnels{state="established"} 1.0',
         'isthmus_channels{state="idle"} 1.0',

@@ -46,6 +46,28 @@ async def test_status_tells_people_and_programs(amt_agent, agent):
     assert json.loads(out) == json.loads(agent.status().model_dump_json())
 
 
+async def test_status_tells_what_each_interface_can_carry_and_why_no_more(amt_agent):
+    _, out, _ = await amt_agent("status")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert "engine xdp, automatically: each channel by the fastest plane that its interfaces allow" in lines
+    assert "eth0 uplink, xdp" in lines
+    assert "eth1.7 downstream, tc; not xdp: a VLAN device is no target of native XDP" in lines
+    assert "eth2 downstream, in use by no channel, down or absent" in lines
+    assert "left to userspace too_big 3" in lines
+    assert any(line.startswith("channels ") and line.endswith("(xdp 1, tc 1)") for line in lines)
+
+
+async def test_channels_tell_their_plane_and_why_it_is_no_faster_one(amt_agent):
+    _, out, _ = await amt_agent("channels")
+    assert "PLANE" in out
+    assert "not faster: xdp: eth1: a VLAN device is no target of native XDP" in out
+
+
+async def test_statistics_tell_what_was_left_to_userspace(amt_agent):
+    _, out, _ = await amt_agent("statistics")
+    assert ["to", "userspace", "too_big", "3"] in [line.split() for line in out.splitlines()]
+
+
 async def test_status_of_an_agent_that_is_not_ready_fails(amt_agent, agent):
     agent.ready = False
     assert (await amt_agent("status"))[0] == 1

@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from agent.service.api.paging import IDLE_SECONDS, slices
+from agent.service.engine_model import ChannelPlane, InterfacePlanes
 from agent.service.model import (
     AgentStatus,
     ChannelStatus,
@@ -35,6 +36,7 @@ class _Totals:
     tunnels: int = 0
     channels: int = 0
     channels_receiving: int = 0
+    planes: dict[str, int] = field(default_factory=lambda: dict.fromkeys((each.value for each in ChannelPlane), 0))
 
     def tell_tunnels(self, rows: list[TunnelStatus]) -> list[TunnelStatus]:
         """Count rows; those that get metrics of their own."""
@@ -48,6 +50,9 @@ class _Totals:
         """Count rows; those that get metrics of their own."""
         told = rows[: max(0, ROW_LIMIT - self.channels)]
         self.channels += len(rows)
+        for row in rows:
+            if row.plane is not None:
+                self.planes[row.plane.value] += 1
         ages = (row.last_packet_age for row in rows)
         self.channels_receiving += sum(1 for age in ages if age is not None and age <= IDLE_SECONDS)
         return told
@@ -93,7 +98,9 @@ async def render_metrics(service: AgentService) -> bytes:
     async for channels in slices(service.channels()):
         rows.add(_channels(totals.tell_channels(channels)))
     statistics = service.statistics()
-    text.add(_agent(service.status(), statistics))
+    status = service.status()
+    text.add(_agent(status, statistics))
+    text.add(_planes(status.engine.interfaces, totals))
     text.add(_totals(totals))
     await asyncio.sleep(0)
     text.add(_forwarding(statistics))
@@ -124,6 +131,22 @@ def _agent(status: AgentStatus, statistics: StatisticsReport) -> Iterator[Metric
     yield _gauge("isthmus_process_resident_bytes", "Resident memory.", statistics.resident_bytes)
 
 
+def _planes(rows: list[InterfacePlanes], totals: _Totals) -> Iterator[Metric]:
+    """Which planes are in use; the labels are those of the configuration's interfaces and three planes."""
+    channels = GaugeMetricFamily("isthmus_plane_channels", "Channels by the plane they take.", labels=["plane"])
+    for plane, number in totals.planes.items():
+        channels.add_metric([plane], number)
+    usable = GaugeMetricFamily(
+        "isthmus_interface_plane_usable",
+        "1 when packets can take a fast plane on the interface.",
+        labels=["interface", "role", "plane"],
+    )
+    for row in rows:
+        for item in row.planes:
+            usable.add_metric([row.name, row.role.value, item.plane.value], item.usable)
+    yield from (channels, usable)
+
+
 def _totals(totals: _Totals) -> Iterator[Metric]:
     tunnels = GaugeMetricFamily("isthmus_tunnels", "Tunnels by state.", labels=["state"])
     for state, count in totals.tunnel_states.items():
@@ -146,6 +169,12 @@ def _forwarding(statistics: StatisticsReport) -> Iterator[Metric]:
     for reason, count in sorted(statistics.refused.items()):
         refused.add_metric([reason], count)
     yield refused
+    left = CounterMetricFamily(
+        "isthmus_exception_packets", "Packets a fast plane left to userspace, by reason.", labels=["reason"]
+    )
+    for reason, count in sorted(statistics.exceptions.items()):
+        left.add_metric([reason], count)
+    yield left
     control = CounterMetricFamily(
         "isthmus_control_events", "What the protocol machines counted.", labels=["machine", "event"]
     )

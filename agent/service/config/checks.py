@@ -49,11 +49,7 @@ def check_role(configuration: Configuration) -> Iterator[Finding]:
     if configuration.role is Role.GATEWAY:
         if not configuration.gateway.downstream and configuration.gateway.mode is GatewayMode.ROUTER:
             yield ("gateway", "downstream"), "mode router needs at least one downstream interface"
-        if configuration.dataplane.engine is EngineChoice.XDP_MFC and configuration.gateway.mode is GatewayMode.FRR:
-            yield (
-                ("dataplane", "engine"),
-                "xdp-mfc forwards by multicast routes of our own, which mode frr leaves to FRR; use auto, xdp or tc",
-            )
+        yield from _gateway_engine(configuration)
         if not configuration.gateway.relay and not configuration.discovery.methods:
             yield ("gateway", "relay"), "role gateway needs at least one [[gateway.relay]], or discovery.methods"
         return
@@ -61,6 +57,29 @@ def check_role(configuration: Configuration) -> Iterator[Finding]:
         yield ("relay", "interfaces"), "role relay needs at least one interface with native multicast"
     if not configuration.relay.address:
         yield ("relay", "address"), "role relay needs the address tunnels come to"
+    yield from _relay_engine(configuration)
+
+
+def _gateway_engine(configuration: Configuration) -> Iterator[Finding]:
+    engine, cores = configuration.dataplane.engine, configuration.dataplane.receive_cores
+    if engine is EngineChoice.XDP_MFC and configuration.gateway.mode is GatewayMode.FRR:
+        yield (
+            ("dataplane", "engine"),
+            "xdp-mfc forwards by multicast routes of our own, which mode frr leaves to FRR; use auto, xdp or tc",
+        )
+    if cores and engine not in {EngineChoice.AUTO, EngineChoice.XDP}:
+        yield (
+            ("dataplane", "receive_cores"),
+            f"only xdp shares packets among processors, and engine is {engine.value}; use auto or xdp, or leave it out",
+        )
+
+
+def _relay_engine(configuration: Configuration) -> Iterator[Finding]:
+    if configuration.dataplane.engine in {EngineChoice.XDP, EngineChoice.XDP_MFC}:
+        message = f"{configuration.dataplane.engine.value} is for gateways; a relay has auto, tc and userspace"
+        yield ("dataplane", "engine"), message
+    if configuration.dataplane.receive_cores:
+        yield ("dataplane", "receive_cores"), "is for gateways, which receive from tunnels; leave it out"
 
 
 def check_files(configuration: Configuration) -> Iterator[Finding]:

@@ -295,15 +295,19 @@ class DataplaneSection(Section):
 
     engine: EngineChoice = Field(
         default=EngineChoice.AUTO,
-        description="`auto`: each channel by the fastest of `xdp`, `tc`, `userspace` that its interfaces allow; `xdp`: "
-        "in the uplink's driver; `xdp-mfc`: unwrapped there, forwarded by the kernel's multicast routing, so that "
-        "nftables and tcpdump see it; `tc`: behind the driver, also for VLANs, bridges and bonds; `userspace`: sockets "
-        "and the kernel's multicast routing, on every host, and for whatever the engine named here cannot do.",
+        description="How channels from tunnels are forwarded. `auto`: each by the fastest of `xdp`, `tc`, `userspace` "
+        "that its uplink and all its outgoing interfaces allow, found out by trying and shown in `status`; `xdp`: in "
+        "the uplink's driver, past nftables, tcpdump and the kernel's multicast routing; `xdp-mfc`: unwrapped in the "
+        "driver, forwarded by the kernel's multicast routing, so that all of these see it (not in mode `frr`); `tc`: "
+        "behind the driver, also for VLANs, bridges, bonds and drivers without native XDP; `userspace`: sockets and "
+        "the kernel's multicast routing, on every host, and always for what the engine named here cannot do. In role "
+        "`relay` `auto` and `tc` have the kernel copy packets to tunnels. A gateway takes a change over by reload.",
     )
     receive_cores: Annotated[int, Field(strict=True, ge=0, le=128)] = Field(
         default=0,
-        description="`xdp`: processors to spread the channels of one tunnel over, by source and group; 0: packets stay "
-        "on the one their receive queue interrupts.",
+        description="`xdp`: processors that share the packets of one tunnel, by source and group, so that a channel "
+        "keeps its order; 0: all stay on the one their receive queue interrupts, which is right on one processor, and "
+        "where `tunnels` of a relay already spreads them over receive queues.",
     )
     receive_buffer: Annotated[int, Field(strict=True, ge=65_536, le=1_073_741_824)] = Field(
         default=16_777_216, description="Bytes of socket buffer for incoming tunnel data."

@@ -8,13 +8,13 @@ from ipaddress import ip_address
 
 from agent.service.config import Configuration
 from agent.service.configuration_store import ConfigurationStore
+from agent.service.engine_model import EngineStatus
 from agent.service.fixed_keys import refuse_fixed
 from agent.service.model import (
     AgentStatus,
     ChannelStatus,
     Counts,
     DrainStatus,
-    EngineStatus,
     InterfaceStatus,
     JoinRequest,
     JoinStatus,
