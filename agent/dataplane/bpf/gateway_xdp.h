@@ -122,16 +122,17 @@ static __always_inline int forward(struct xdp_md *context, const struct packet *
 /* Which of `cores` processors takes the packets of an inner flow. */
 static __always_inline __u32 core_of(struct cursor *cursor, __u32 at, __u32 cores)
 {
-	__u32 *inner = cursor->start + at;
+	const __be16 *words = words_of(cursor->start + at);
 	__u32 mixed;
 
-	if ((void *)(inner + 5) > cursor->end)
+	if ((void *)(words + 10) > cursor->end)
 		return 0;
-	mixed = inner[3] ^ inner[4] * 0x9e3779b1; /* source and group of IPv4 */
-	if (*(__u8 *)inner >> 4 == 6) {
-		if ((void *)(inner + 10) > cursor->end)
+	mixed = (words[6] << 16 | words[7]) ^ (words[8] << 16 | words[9]) * 0x9e3779b1; /* source and group of IPv4 */
+	if (*(__u8 *)words >> 4 == 6) {
+		if ((void *)(words + 20) > cursor->end)
 			return 0;
-		mixed = inner[4] ^ inner[5] ^ inner[9] * 0x9e3779b1;
+		mixed = (words[8] << 16 | words[9]) ^ (words[10] << 16 | words[11]) ^
+			(words[18] << 16 | words[19]) * 0x9e3779b1;
 	}
 	return (mixed * 0x85ebca6b >> 16) % cores;
 }

@@ -11,31 +11,37 @@
 #define ECN_CAPABLE_1 1
 #define CONGESTED 3
 
-static __always_inline int is_source4(__be32 address)
+static __always_inline int is_source4(const __be32 *address)
 {
-	__u32 value = bpf_ntohl(address);
-	__u32 first = value >> 24;
+	const __be16 *words = words_of(address);
+	__u32 high = bpf_ntohs(words[0]), first = high >> 8;
 
-	return value && first != 127 && first < 224 && value >> 16 != 0xa9fe; /* 169.254/16: RFC 3927 §7 */
+	return (high || words[1]) && first != 127 && first < 224 && high != 0xa9fe; /* 169.254/16: RFC 3927 §7 */
+}
+
+static __always_inline int is_group4(const __be32 *address)
+{
+	return *(const __u8 *)address >> 4 == 0xe;
 }
 
 /* RFC 5771 §4, and what routers announce of their own domain (Auto-RP). */
-static __always_inline int is_local_group4(__be32 address)
+static __always_inline int is_local_group4(const __be32 *address)
 {
-	__u32 group = bpf_ntohl(address);
+	const __be16 *words = words_of(address);
+	__u32 low = bpf_ntohs(words[1]);
 
-	return group >> 8 == 0xe00000 || group == 0xe0000127 || group == 0xe0000128;
+	return words[0] == bpf_htons(0xe000) && (low < 0x100 || low == 0x127 || low == 0x128);
 }
 
 static __always_inline int is_source6(const struct in6_addr *address)
 {
-	const __be32 *words = address->in6_u.u6_addr32;
+	const __be16 *words = words_of(address);
 
-	if (!(words[0] | words[1] | words[2]) && bpf_ntohl(words[3]) < 2)
+	if (!words[0] && !(words[1] | words[2] | words[3] | words[4] | words[5] | words[6]) && bpf_ntohs(words[7]) < 2)
 		return 0; /* :: and ::1 */
 	if (address->in6_u.u6_addr8[0] == 0xff)
 		return 0;
-	return (words[0] & bpf_htonl(0xffc00000)) != bpf_htonl(0xfe800000); /* RFC 4291 §2.5.6 */
+	return (words[0] & bpf_htons(0xffc0)) != bpf_htons(0xfe80); /* RFC 4291 §2.5.6 */
 }
 
 /* RFC 6040 §4.2, figure 4. Returns the inner field on leaving the tunnel, -1 when the packet must be dropped. */
@@ -102,9 +108,9 @@ static __always_inline int judge_inner4(struct cursor *cursor, struct packet *pa
 	length = bpf_ntohs(ip->tot_len);
 	if (length != packet->length)
 		return length < packet->length ? leave(AGGREGATE) : refuse(BAD_INNER_HEADER);
-	if (header_sum(ip) != 0xffff || bpf_ntohl(ip->daddr) >> 28 != 0xe || !is_source4(ip->saddr))
+	if (inner_header_sum(ip) != 0xffff || !is_group4(&ip->daddr) || !is_source4(&ip->saddr))
 		return refuse(BAD_INNER_HEADER);
-	if (is_local_group4(ip->daddr))
+	if (is_local_group4(&ip->daddr))
 		return refuse(LINK_LOCAL_GROUP);
 	packet->version = 4;
 	outcome = judge_channel(packet, bpf_map_lookup_elem(&channels4, &ip->saddr), planes, ip->ttl, ip->tos & ECN);

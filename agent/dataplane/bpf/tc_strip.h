@@ -27,7 +27,7 @@ struct headers {
 /* Make the headers out of those of the inner packet. Returns 0, or -1 when they are not in sight. */
 static __always_inline int make_headers(struct cursor *frame, const struct packet *packet, struct headers *made)
 {
-	void *inner = frame->start + (packet->at & 0x7f);
+	const void *inner = words_of(frame->start + (packet->at & 0x7f));
 
 	if (packet->version == 4) {
 		if (inner + sizeof(struct iphdr) > frame->end)
