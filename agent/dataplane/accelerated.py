@@ -283,6 +283,7 @@ class AcceleratedEngine:
             slots.close()
         self._slow.close()
         self._sets.close()
+        self._table.close()
         if self._outgoing is not None:
             self._outgoing.close()
         self._ports.close()

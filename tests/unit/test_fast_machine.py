@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import heapq
-import socket
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from ipaddress import ip_address, ip_network
 from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -226,7 +226,6 @@ class Machine(RuleBasedStateMachine):
         self.tunnels: set[str] = set()
         self.networks: tuple[Any, ...] = ()
         self.indexes = count(3)
-        self.sockets = {name: socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for name in TUNNELS}
 
     def teardown(self) -> None:
         for channel in CHANNELS:
@@ -244,11 +243,10 @@ class Machine(RuleBasedStateMachine):
         assert self.slow.whole == set(), "trains are given again"
         assert self.ports.wanted == frozenset()
         self.engine.close()
+        self.engine.close()
         before = {name: dict(each.entries) for name, each in self.programs.maps.items()}
         self.loop.pass_time(A_LONG_TIME)
         assert before == {name: each.entries for name, each in self.programs.maps.items()}
-        for each in self.sockets.values():
-            each.close()
 
     @rule(
         channel=st.sampled_from(CHANNELS),
@@ -286,7 +284,8 @@ class Machine(RuleBasedStateMachine):
         local = Endpoint(ip_address("192.0.2.1"), port + 10 * TUNNELS.index(name)) if located else None
         relay = Endpoint(ip_address("192.0.2.9"), 2268)
         self.uplinks.locals[name] = local
-        tunnel = TunnelSocket(name, self.sockets[name], relay, lambda *_: None, lambda *_: None)
+        unread: Any = None
+        tunnel = TunnelSocket(name, unread, relay, lambda *_: None, lambda *_: None)
         self.slow.whole.discard(name)
         self.engine.add_tunnel(tunnel)
         self.tunnels.add(name)
@@ -389,3 +388,39 @@ class Machine(RuleBasedStateMachine):
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(max_examples=60, stateful_step_count=40)
+
+
+def test_a_closed_engine_writes_nothing_more() -> None:
+    """The descriptors of its maps may be somebody else's by then."""
+    machine = Machine()
+    machine.add_tunnel("one", 1, located=True)
+    machine.port_changes("lan0", exists=True, anew=True, mtu=1500, last=0, planes=FAST)
+    machine.set_channel(CHANNELS[0], frozenset({"one"}), frozenset({"lan0"}), None)
+    machine.engine.remove_channel(CHANNELS[0])
+    assert machine.programs.map("ports").entries
+    machine.engine.close()
+    machine.loop.pass_time(A_LONG_TIME)
+    assert machine.programs.map("ports").entries
+    assert machine.programs.map("single_ports").entries
+
+
+def test_an_interface_that_went_away_unheard_leaves_no_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    machine = Machine()
+    machine.add_tunnel("one", 1, located=True)
+    machine.port_changes("lan0", exists=True, anew=True, mtu=1500, last=0, planes=FAST)
+
+    def gone(_key: bytes, _value: bytes) -> None:
+        raise OSError(errno.ENODEV, "No such device")
+
+    monkeypatch.setattr(machine.programs.map("single_ports"), "update", gone)
+    machine.engine.set_channel(CHANNELS[0], frozenset({"one"}), frozenset({"lan0"}))
+    assert machine.engine.explain(CHANNELS[0]) == (Plane.USERSPACE, "the kernel's maps: No such device")
+    assert machine.programs.map("ports").entries == {}
+
+
+def test_a_channel_without_room_says_so() -> None:
+    machine = Machine()
+    for channel in CHANNELS:
+        machine.engine.set_channel(channel, frozenset({"one"}), frozenset({"lan0"}))
+    reasons = [machine.engine.explain(channel)[1] for channel in CHANNELS]
+    assert reasons.count("the kernel's maps: no room is left") == len(CHANNELS) - ROOM

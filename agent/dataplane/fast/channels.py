@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -304,7 +305,9 @@ class FastChannels:
 
 
 def _fault_of(error: NoRoomError | OSError) -> str:
-    return f"{_FAILED}: {error.strerror or error}" if isinstance(error, OSError) else str(error)
+    if not isinstance(error, OSError):
+        return str(error)
+    return f"{_FAILED}: " + ("no room is left" if error.errno == errno.E2BIG else error.strerror or str(error))
 
 
 def sum_of(first: Traffic, others: Iterable[Traffic]) -> Traffic:

@@ -26,6 +26,7 @@ class PortTable:
         self._singles = programs.map("single_ports")
         self._written: dict[int, bytes] = {}
         self._users: dict[int, int] = {}
+        self._is_closed = False
         self._names: dict[int, str] = {}
 
     @property
@@ -40,8 +41,12 @@ class PortTable:
             OSError: the kernel refused, as with more than 256 interfaces.
         """
         if self._written.get(port.index) != port.address:
-            self._ports.update(index_key(port.index), port_value(port.address))
-            self._singles.update(index_key(port.index), devmap_value(port.index, self._egress))
+            try:
+                self._ports.update(index_key(port.index), port_value(port.address))
+                self._singles.update(index_key(port.index), devmap_value(port.index, self._egress))
+            except OSError:  # the interface may be gone by now
+                self._sweep(port.index)
+                raise
             self._written[port.index] = port.address
         self._users[port.index] = self._users.get(port.index, 0) + 1
         self._names[port.index] = port.name
@@ -62,10 +67,14 @@ class PortTable:
         self._written.pop(index, None)
         self._sweep(index)
 
+    def close(self) -> None:
+        """Write nothing more: the numbers of closed maps may be those of others."""
+        self._is_closed = True
+
     def _sweep(self, index: int) -> None:
-        if index in self._users:
+        if index in self._users or self._is_closed:
             return
         self._written.pop(index, None)
         for each in (self._singles, self._ports):
-            with contextlib.suppress(OSError, ValueError):  # the maps may be closed by now
+            with contextlib.suppress(OSError):  # what is not there any more
                 each.delete(index_key(index))
