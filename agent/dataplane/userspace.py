@@ -23,6 +23,7 @@ from agent.dataplane.userspace_channels import ChannelTable, key_of
 from agent.dataplane.userspace_flow import DONT_FRAGMENT_SOURCE, Flow, flow_of
 from agent.dataplane.userspace_handover import Handover, Handovers
 from agent.dataplane.userspace_output import TapOutput
+from agent.dataplane.userspace_reading import TunnelReader
 from agent.dataplane.userspace_routes import KernelRoutes
 from agent.dataplane.userspace_state import TunnelState
 from agent.dataplane.userspace_trains import AMT_HEADER_SIZE, Key, Train, TrainSorter
@@ -34,16 +35,12 @@ from agent.net.receive_batch import (
     ask_for_trains,
     dropped_by_socket,
     endpoint_of,
-    messages_at_once,
 )
 from agent.net.tap import Tap
-from agent.net.udp import read_error_queue
 from agent.protocol.channels import Address, Channel, Family, Network
 
 _MULTICAST_DATA: Final = 6
 _DATA_HEADER: Final = 2  # octets before the inner packet, RFC 7450 §5.1.6
-_ROUNDS_A_WAKEUP: Final = 4
-_ROUNDS_OF_A_DRAIN: Final = 64
 _KNOWN_FLOWS: Final = 4096
 
 
@@ -84,6 +81,7 @@ class UserspaceEngine:
         self._handovers = Handovers(loop)
         self._receiver = BatchReceiver()
         self._tunnels: dict[str, TunnelState] = {}
+        self._reader = TunnelReader(self._receiver, self._forward, self._is_read)
         self._flows: dict[tuple[Key, int], Flow | Refusal] = {}
         self._networks: tuple[Network, ...] = ()
         self._refused: Counter[Refusal] = Counter()
@@ -122,7 +120,7 @@ class UserspaceEngine:
             self._departed.bytes -= former.bytes
         self._tunnels[tunnel.name] = state
         self._receiver.forget_sockets()
-        self._loop.add_reader(tunnel.socket.fileno(), self._read, state)
+        self._loop.add_reader(tunnel.socket.fileno(), self._reader.read, state)
 
     def remove_tunnel(self, name: str) -> None:
         """Stop reading a tunnel's socket; the caller closes it."""
@@ -137,9 +135,8 @@ class UserspaceEngine:
     def drain(self, name: str) -> None:
         """Forward what waits in a tunnel's socket, as far as a bounded number of reads goes."""
         tunnel = self._tunnels.get(name)
-        for _ in range(_ROUNDS_OF_A_DRAIN if tunnel is not None else 0):
-            if tunnel is None or not self._read(tunnel):
-                return
+        if tunnel is not None:
+            self._reader.drain(tunnel)
 
     def set_trains(self, name: str, *, wanted: bool) -> None:
         """Let the kernel join datagrams of a tunnel to trains, or not: then programs behind the driver see each."""
@@ -272,28 +269,11 @@ class UserspaceEngine:
             return None
         return self._handovers.prepare(channel, frozenset(state.tunnels), incoming, interfaces)
 
+    def _is_read(self, tunnel: TunnelState) -> bool:
+        return self._tunnels.get(tunnel.settings.name) is tunnel
+
     def _is_local(self, address: Address) -> bool:
         return any(address in network for network in self._networks if network.version == address.version)
-
-    def _read(self, tunnel: TunnelState) -> bool:
-        """Take a bounded number of messages, so that the control plane never waits for long; whether more may wait."""
-        descriptor = tunnel.settings.socket.fileno()
-        try:
-            for _ in range(_ROUNDS_A_WAKEUP):
-                messages = self._receiver.receive(descriptor, tunnel.vector)
-                if not messages:
-                    for hint in read_error_queue(tunnel.settings.socket):
-                        tunnel.settings.on_error(hint)
-                    return False
-                few = len(messages) < tunnel.vector
-                tunnel.vector = messages_at_once(messages)
-                self._forward(tunnel, messages)
-                if few or self._tunnels.get(tunnel.settings.name) is not tunnel:
-                    return False
-        except OSError:  # an ICMP error that the queue tells more about, next time round
-            for hint in read_error_queue(tunnel.settings.socket):
-                tunnel.settings.on_error(hint)
-        return True
 
     def _forward(self, tunnel: TunnelState, messages: list[Message]) -> None:
         """Sort one batch into trains and pass them on; a change of the outer ECN mark starts a new sorting."""
@@ -333,7 +313,7 @@ class UserspaceEngine:
         self._loop.call_soon(self._deliver_control, tunnel, payload, sender)
 
     def _deliver_control(self, tunnel: TunnelState, payload: bytes, sender: bytes) -> None:
-        if self._tunnels.get(tunnel.settings.name) is tunnel:
+        if self._is_read(tunnel):
             tunnel.settings.on_control(payload, endpoint_of(sender))
 
     def _forward_trains(self, tunnel: TunnelState, sorter: TrainSorter, mark: int, sender: bytes) -> None:
