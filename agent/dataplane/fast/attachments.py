@@ -26,6 +26,7 @@ XDP_PROGRAM: Final = "gateway_xdp"
 TC_PROGRAM: Final = "gateway_tc"
 _JOINING: Final = "rx-udp-gro-forwarding"
 _SETTLE: Final = 0.05  # seconds; one change of an address is several messages
+_LINGER: Final = 0.2  # seconds a program stays that is wished for no longer: what it began is still on its way
 _DRIVER_PLANES: Final = frozenset((Plane.XDP, Plane.XDP_MFC))
 _ANY: Final = frozenset((Plane.XDP, Plane.XDP_MFC, Plane.TC))
 _NO_ROUTE: Final = "no route leads to the relay"
@@ -46,7 +47,7 @@ class _Uplink:
         xdp: the program in the driver.
         tc: the program behind it.
         reasons: why a program is not there.
-        joins: what `rx-udp-gro-forwarding` was before we set it; None while we did not.
+        joined: what `rx-udp-gro-forwarding` was before we set it; None while we did not.
     """
 
     index: int = 0
@@ -54,7 +55,7 @@ class _Uplink:
     xdp: Link | None = None
     tc: Link | None = None
     reasons: dict[Plane, str] = field(default_factory=dict)
-    joins: bool | None = None
+    joined: bool | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +88,7 @@ class KernelUplinks:
         self._tunnels: dict[str, _Tunnel] = {}
         self._uplinks: dict[str, _Uplink] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._lingering: asyncio.TimerHandle | None = None
         self._ethtool = Ethtool()
         self._routes = UnicastRoutes(loop, self._routes_changed)
         self._monitor = InterfaceMonitor(loop, self._interface_changed)
@@ -140,6 +142,8 @@ class KernelUplinks:
             return
         self._wished = wished
         self._tell_after(self._attach_needed)
+        if self._lingering is None:
+            self._lingering = self._loop.call_later(_LINGER, self._detach_unwanted)
 
     def attached(self) -> dict[str, tuple[frozenset[Plane], dict[Plane, str]]]:
         """Per uplink what works there, and for the other planes wished for why not."""
@@ -153,8 +157,9 @@ class KernelUplinks:
 
     def close(self) -> None:
         """Detach everything."""
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._lingering):
+            if timer is not None:
+                timer.cancel()
         self._tunnels.clear()
         for name in tuple(self._uplinks):
             self._detach(name, self._uplinks.pop(name))
@@ -200,20 +205,34 @@ class KernelUplinks:
                 self._attach(interface, uplink)
 
     def _attach(self, interface: Interface, uplink: _Uplink) -> None:
-        wants_xdp = not self._wished.isdisjoint(_DRIVER_PLANES)
-        wants_tc = not self._wished.isdisjoint((Plane.TC, Plane.XDP_MFC))
-        if not wants_xdp and uplink.xdp is not None:
-            uplink.xdp.close()
-            uplink.xdp = None
-        if not wants_tc and uplink.tc is not None:
-            uplink.tc.close()
-            uplink.tc = None
+        wants_xdp, wants_tc = self._wanted()
         if wants_xdp and uplink.xdp is None:
             uplink.xdp = self._attach_xdp(interface, uplink)
         if wants_tc and uplink.tc is None:
             uplink.tc = self._attach_tc(interface, uplink)
         uplink.mtu = interface.mtu
         self._join(interface.name, uplink)
+
+    def _wanted(self) -> tuple[bool, bool]:
+        """Whether the program in the driver, and the one behind it, are of use."""
+        wishes_mfc = Plane.XDP_MFC in self._wished
+        return Plane.XDP in self._wished or wishes_mfc, Plane.TC in self._wished or wishes_mfc
+
+    def _detach_unwanted(self) -> None:
+        """Take programs away that are wished for no longer; in the driver first, which hands on to the other."""
+        self._lingering = None
+        wants_xdp, wants_tc = self._wanted()
+
+        def detach() -> None:
+            for uplink in self._uplinks.values():
+                if not wants_xdp and uplink.xdp is not None:
+                    uplink.xdp.close()
+                    uplink.xdp = None
+                if not wants_tc and uplink.tc is not None:
+                    uplink.tc.close()
+                    uplink.tc = None
+
+        self._tell_after(detach)
 
     def _attach_xdp(self, interface: Interface, uplink: _Uplink) -> Link | None:
         try:
@@ -252,17 +271,32 @@ class KernelUplinks:
         return f"no XDP program can be attached to {name}: {error.strerror}"
 
     def _join(self, name: str, uplink: _Uplink) -> None:
-        """Let the kernel join what it will forward: without that, xdp-mfc is no faster than the kernel itself."""
+        """Have the kernel join what it will forward, or not.
+
+        Without it xdp-mfc is no faster than the kernel itself; with it tc sees nothing but trains, which it leaves to
+        the sockets. While channels move from one to the other both are wished for, and tc has its way.
+        """
+        wanted: bool | None = None
+        if Plane.TC in self._wished and uplink.tc is not None:
+            wanted = False
+        elif Plane.XDP_MFC in self._wished and uplink.xdp is not None:
+            wanted = True
         try:
-            if Plane.XDP_MFC in self._wished and uplink.xdp is not None and uplink.joins is None:
-                before = self._ethtool.feature(name, _JOINING)
-                if before is not None and self._ethtool.set_feature(name, _JOINING, enabled=True):
-                    uplink.joins = before
-            elif Plane.XDP_MFC not in self._wished and uplink.joins is not None:
-                self._ethtool.set_feature(name, _JOINING, enabled=uplink.joins)
-                uplink.joins = None
+            if wanted is None:
+                self._leave_as_found(name, uplink)
+                return
+            before = self._ethtool.feature(name, _JOINING)
+            if before is None or before is wanted:
+                return
+            if self._ethtool.set_feature(name, _JOINING, enabled=wanted) and uplink.joined is None:
+                uplink.joined = before
         except OSError as error:
             _log.info("%s cannot be set interface=%s: %s", _JOINING, name, error.strerror)
+
+    def _leave_as_found(self, name: str, uplink: _Uplink) -> None:
+        if uplink.joined is not None:
+            self._ethtool.set_feature(name, _JOINING, enabled=uplink.joined)
+            uplink.joined = None
 
     def _detach(self, name: str, uplink: _Uplink) -> None:
         for link in (uplink.xdp, uplink.tc):
@@ -271,12 +305,11 @@ class KernelUplinks:
                     link.close()
                 except OSError as error:  # its interface is gone, and the program with it
                     _log.debug("program not detached interface=%s: %s", name, error)
-        if uplink.joins is not None:
-            try:
-                self._ethtool.set_feature(name, _JOINING, enabled=uplink.joins)
-            except OSError as error:
-                _log.debug("%s not restored interface=%s: %s", _JOINING, name, error)
-        uplink.xdp = uplink.tc = uplink.joins = None
+        try:
+            self._leave_as_found(name, uplink)
+        except OSError as error:
+            _log.debug("%s not restored interface=%s: %s", _JOINING, name, error)
+        uplink.xdp = uplink.tc = uplink.joined = None
         uplink.reasons.clear()
         uplink.index = 0
 
