@@ -126,9 +126,9 @@ class KernelUplinks:
         tunnel = self._tunnels.get(name)
         return None if tunnel is None else tunnel.local
 
-    def vlans(self, name: str) -> int:  # noqa: ARG002 the same for every tunnel
+    def vlans(self, name: str) -> tuple[int, ...]:  # noqa: ARG002 the same for every tunnel
         """Tags of a tunnel's frames where the programs see them: none, for a VLAN device has its own program (tc)."""
-        return 0
+        return ()
 
     def interface(self, name: str) -> int | None:
         """Index of the interface a tunnel's data comes in on."""

@@ -78,7 +78,8 @@ class FastTunnels:
             self._withdraw(known)
             known.reason = self._barred or f"it is not known where tunnel {name} comes in"
             return
-        value = tunnel_value(relay, known.slot, strict_port=known.settings.strict_port)
+        strict = known.settings.strict_port
+        value = tunnel_value(relay, known.slot, strict_port=strict, vlans=self._uplinks.vlans(name))
         if (local, value) == (known.local, known.value):
             return
         try:
