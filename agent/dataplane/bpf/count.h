@@ -38,14 +38,17 @@ static __always_inline void add_traffic(struct traffic *traffic, __u32 octets)
 	traffic->octets += octets;
 }
 
-/* Count a forwarded packet. */
-static __always_inline void count_forwarded(__u32 channel_slot, __u32 tunnel_slot, __u32 octets)
+/* Count a forwarded packet. The keys stay where they are: each first use of a place on the stack costs programs without
+ * CAP_PERFMON a barrier. */
+static __always_inline void count_forwarded(const struct channel *channel, __u32 octets)
 {
-	add_traffic(bpf_map_lookup_elem(&channel_counters, &channel_slot), octets);
-	add_traffic(bpf_map_lookup_elem(&tunnel_counters, &tunnel_slot), octets);
+	add_traffic(bpf_map_lookup_elem(&channel_counters, &channel->slot), octets);
+	add_traffic(bpf_map_lookup_elem(&tunnel_counters, &channel->tunnel), octets);
 }
 
-/* Tell the agent of a channel's packet. Two processors may both tell it; without room the next packet tries again. */
+/* Tell the agent of a channel's packet. Two processors that see the flag at once both tell it, and the agent may set an
+ * entry anew meanwhile: an event says that there was a packet, not that it was the only first one. Without room the next
+ * packet tries again. */
 static __noinline int announce(struct channel *channel)
 {
 	struct event *event;

@@ -34,18 +34,20 @@ static __always_inline int enter_tunnel_interface(struct __sk_buff *skb, struct 
 	struct ipv6hdr *ipv6 = (void *)(link + 1);
 	struct settings *known;
 	__u32 first = 0;
-	void *source;
+	void *source, *keep_whole;
 
 	if ((void *)(ipv4 + 1) > frame->end)
 		return 0;
 	known = bpf_map_lookup_elem(&settings, &first);
 	if (!known || !known->tunnel_interface)
 		return 0;
-	if (same_address(link->h_dest, known->secret_plain))
-		source = known->plain_source;
-	else if (same_address(link->h_dest, known->secret_keep_whole))
-		source = known->keep_whole_source;
-	else
+	source = known->plain_source;
+	keep_whole = known->keep_whole_source;
+	KEEP_APART(source);
+	KEEP_APART(keep_whole);
+	if (same_address(link->h_dest, known->secret_keep_whole))
+		source = keep_whole;
+	else if (!same_address(link->h_dest, known->secret_plain))
 		return 0;
 	if (skb->protocol == bpf_htons(ETH_P_IP))
 		address_frame4(&made, ipv4);
@@ -84,23 +86,6 @@ static __always_inline int leave_aggregate(struct cursor *frame, __be16 protocol
 	return tunnel ? leave(AGGREGATE) : LEAVE;
 }
 
-/* Decide about a packet without changing it. */
-static __always_inline int judge_for_tc(struct __sk_buff *skb, struct cursor *frame, struct packet *packet)
-{
-	struct arrival arrival = { .octets = skb->len };
-	struct ethhdr *link = frame->start;
-	int outcome;
-
-	if ((void *)(link + 1) > frame->end || link->h_proto != (__be16)skb->protocol)
-		return LEAVE; /* a tag in the frame itself: VLAN devices made with reorder_hdr off */
-	if (skb->vlan_present)
-		arrival.vlans = (skb->vlan_tci & VLAN_ID) << 16;
-	if (skb->gso_size)
-		return leave_aggregate(frame, skb->protocol, arrival.vlans);
-	outcome = judge_outer(frame, skb->protocol, &arrival, packet);
-	return outcome == FORWARD ? judge_inner(frame, packet, 1 << PLANE_TC) : outcome;
-}
-
 static __always_inline void see(struct __sk_buff *skb, struct cursor *frame)
 {
 	frame->start = (void *)(long)skb->data;
@@ -108,37 +93,89 @@ static __always_inline void see(struct __sk_buff *skb, struct cursor *frame)
 	frame->at = ETH_HLEN;
 }
 
-SEC("tc")
-int gateway_tc(struct __sk_buff *skb)
+static __always_inline int receive_inner_buffer(struct __sk_buff *skb, struct cursor *frame, struct packet *packet,
+						int version)
 {
-	struct packet packet = {};
-	struct cursor frame;
-	__u32 sight = skb->len;
-
-	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
-		return TC_ACT_UNSPEC;
-	if (sight > TC_IN_SIGHT)
-		sight = TC_IN_SIGHT;
-	see(skb, &frame);
-	if (frame.start + sight > frame.end) {
-		if (bpf_skb_pull_data(skb, sight))
-			return TC_ACT_UNSPEC;
-		see(skb, &frame);
-	}
-	if (skb->pkt_type == PACKET_OTHERHOST) {
-		int verdict = enter_tunnel_interface(skb, &frame);
-
-		return verdict ? verdict : TC_ACT_UNSPEC; /* what is on the link for others */
-	}
-	if (skb->pkt_type != PACKET_HOST)
-		return TC_ACT_UNSPEC;
-	switch (judge_for_tc(skb, &frame, &packet)) {
+	switch (judge_inner(frame, packet, version, 1 << PLANE_TC)) {
 	case FORWARD:
-		return strip_and_copy(skb, &frame, &packet);
+		return strip_and_copy(skb, frame, packet, version);
 	case REFUSE:
 		return TC_ACT_SHOT;
 	}
 	return TC_ACT_UNSPEC;
+}
+
+/* Handle a packet whose outer one is of type `ethertype`, a constant. Returns a verdict. */
+static __always_inline int receive_buffer(struct __sk_buff *skb, __u16 ethertype)
+{
+	struct arrival arrival = { .octets = skb->len, .skb = skb };
+	struct packet packet = {};
+	struct cursor frame;
+	struct ethhdr *link;
+	int outcome;
+
+	see(skb, &frame);
+	link = frame.start;
+	if ((void *)(link + 1) > frame.end || link->h_proto != bpf_htons(ethertype))
+		return TC_ACT_UNSPEC; /* a tag in the frame itself: VLAN devices made with reorder_hdr off */
+	if (skb->vlan_present)
+		arrival.vlans = (skb->vlan_tci & VLAN_ID) << 16;
+	if (skb->gso_size) {
+		leave_aggregate(&frame, bpf_htons(ethertype), arrival.vlans);
+		return TC_ACT_UNSPEC;
+	}
+	outcome = judge_outer(&frame, bpf_htons(ethertype), &arrival, &packet);
+	if (outcome == FORWARD) {
+		switch (inner_version(&frame, &packet)) {
+		case 4:
+			return receive_inner_buffer(skb, &frame, &packet, 4);
+		case 6:
+			return receive_inner_buffer(skb, &frame, &packet, 6);
+		}
+		outcome = refuse(BAD_INNER_HEADER);
+	}
+	return outcome == REFUSE ? TC_ACT_SHOT : TC_ACT_UNSPEC;
+}
+
+static __noinline int receive_buffer4(struct __sk_buff *skb)
+{
+	return receive_buffer(skb, ETH_P_IP);
+}
+
+static __noinline int receive_buffer6(struct __sk_buff *skb)
+{
+	return receive_buffer(skb, ETH_P_IPV6);
+}
+
+/* Bring the headers of a packet into sight. Returns whether they are. */
+static __always_inline int bring_into_sight(struct __sk_buff *skb, struct cursor *frame)
+{
+	see(skb, frame);
+	if (frame->start + TC_IN_SIGHT <= frame->end)
+		return 1;
+	if (bpf_skb_pull_data(skb, skb->len < TC_IN_SIGHT ? skb->len : TC_IN_SIGHT))
+		return 0;
+	see(skb, frame);
+	return 1;
+}
+
+SEC("tc")
+int gateway_tc(struct __sk_buff *skb)
+{
+	struct cursor frame;
+	int verdict;
+
+	if (skb->protocol != bpf_htons(ETH_P_IP) && skb->protocol != bpf_htons(ETH_P_IPV6))
+		return TC_ACT_UNSPEC;
+	if (!bring_into_sight(skb, &frame))
+		return TC_ACT_UNSPEC;
+	if (skb->pkt_type == PACKET_OTHERHOST) {
+		verdict = enter_tunnel_interface(skb, &frame);
+		return verdict ? verdict : TC_ACT_UNSPEC; /* what is on the link for others */
+	}
+	if (skb->pkt_type != PACKET_HOST)
+		return TC_ACT_UNSPEC;
+	return skb->protocol == bpf_htons(ETH_P_IP) ? receive_buffer4(skb) : receive_buffer6(skb);
 }
 
 #endif

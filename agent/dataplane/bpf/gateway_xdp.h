@@ -21,14 +21,14 @@ static __always_inline int strip(struct xdp_md *context, const struct packet *pa
 }
 
 /* Write the headers of a stripped packet for the interfaces it leaves by. Returns 0, or -1 when there is no packet. */
-static __always_inline int rewrite_for_ports(struct xdp_md *context, const struct packet *packet)
+static __always_inline int rewrite_for_ports(struct xdp_md *context, const struct packet *packet, int version)
 {
 	void *end = (void *)(long)context->data_end;
 	struct ethhdr *ethernet = (void *)(long)context->data;
 	struct iphdr *ipv4 = (void *)(ethernet + 1);
 	struct ipv6hdr *ipv6 = (void *)(ethernet + 1);
 
-	if (packet->version == 4) {
+	if (version == 4) {
 		if ((void *)(ipv4 + 1) > end)
 			return -1;
 		address_frame4(ethernet, ipv4);
@@ -47,12 +47,11 @@ static __always_inline int rewrite_for_ports(struct xdp_md *context, const struc
 /* Give a packet to the outgoing interfaces of its channel. */
 static __always_inline int redirect(struct xdp_md *context, const struct channel *channel)
 {
-	__u32 set = channel->set;
 	void *interfaces;
 
 	if (channel->single)
 		return bpf_redirect_map(&single_ports, channel->single, XDP_DROP);
-	interfaces = bpf_map_lookup_elem(&sets, &set);
+	interfaces = bpf_map_lookup_elem(&sets, &channel->set);
 	return interfaces ? bpf_redirect_map(interfaces, 0, BPF_F_BROADCAST | XDP_DROP) : XDP_DROP;
 }
 
@@ -73,12 +72,14 @@ static __noinline int rewrite_for_routing(struct xdp_md *context, __u32 version,
 	if (!chosen)
 		return -1;
 	if (version == 4) {
-		const __u8 *mark = chosen->secret_plain;
+		const __u8 *mark = chosen->secret_plain, *keep_whole = chosen->secret_keep_whole;
 
+		KEEP_APART(mark);
+		KEEP_APART(keep_whole);
 		if ((void *)(ipv4 + 1) > end)
 			return -1;
 		if (ipv4->frag_off == bpf_htons(IPV4_DONT_FRAGMENT))
-			mark = chosen->secret_keep_whole;
+			mark = keep_whole;
 		__builtin_memcpy(ethernet->h_dest, mark, ETH_ALEN);
 		write_unknown_source(ethernet);
 		ethernet->h_proto = bpf_htons(ETH_P_IP);
@@ -95,7 +96,7 @@ static __noinline int rewrite_for_routing(struct xdp_md *context, __u32 version,
 }
 
 /* Forward a packet that was found good. Returns the program's verdict. */
-static __always_inline int forward(struct xdp_md *context, const struct packet *packet, __u32 octets)
+static __always_inline int forward(struct xdp_md *context, const struct packet *packet, int version, __u32 octets)
 {
 	struct channel *channel = packet->channel;
 	int verdict;
@@ -105,15 +106,15 @@ static __always_inline int forward(struct xdp_md *context, const struct packet *
 		return XDP_PASS;
 	}
 	if (channel->plane == PLANE_XDP) {
-		verdict = rewrite_for_ports(context, packet) ? XDP_DROP : redirect(context, channel);
+		verdict = rewrite_for_ports(context, packet, version) ? XDP_DROP : redirect(context, channel);
 	} else {
-		verdict = rewrite_for_routing(context, packet->version, packet->ecn) ? XDP_DROP : XDP_PASS;
+		verdict = rewrite_for_routing(context, version, packet->ecn) ? XDP_DROP : XDP_PASS;
 	}
 	if (verdict == XDP_DROP) {
 		refuse(OUTPUT_ERROR);
 		return XDP_DROP;
 	}
-	count_forwarded(channel->slot, channel->tunnel, packet->length);
+	count_forwarded(channel, packet->length);
 	if (channel->announce)
 		announce(channel);
 	return verdict;
@@ -148,60 +149,101 @@ static __always_inline int spread(struct cursor *cursor, __u32 at)
 	return bpf_redirect_map(&receive_cpus, core_of(cursor, at, chosen->receive_cores), XDP_PASS);
 }
 
-static __always_inline int receive(struct xdp_md *context, struct cursor *cursor, const struct link *link, int spreading)
+static __always_inline int receive_inner(struct xdp_md *context, struct cursor *cursor, struct packet *packet,
+					 int version, __u32 octets)
 {
-	/* Without CAP_PERFMON the difference of two pointers is no number. */
-	struct arrival arrival = { .vlans = link->vlans, .octets = bpf_xdp_get_buff_len(context) };
+	switch (judge_inner(cursor, packet, version, XDP_PLANES)) {
+	case FORWARD:
+		return forward(context, packet, version, octets);
+	case REFUSE:
+		return XDP_DROP;
+	}
+	return XDP_PASS;
+}
+
+/* Handle a frame with its outer packet of type `ethertype` behind `link_octets`, both constants. */
+static __always_inline int receive(struct xdp_md *context, __u32 link_octets, __u16 ethertype, __u32 vlans, int spreading)
+{
+	struct cursor cursor = { (void *)(long)context->data, (void *)(long)context->data_end, link_octets };
+	struct arrival arrival = { .vlans = vlans, .octets = bpf_xdp_get_buff_len(context), .xdp = context };
 	struct packet packet = {};
-	int outcome = judge_outer(cursor, link->ethertype, &arrival, &packet);
+	int outcome = judge_outer(&cursor, bpf_htons(ethertype), &arrival, &packet);
 
 	if (outcome == FORWARD) {
-		if (spreading && spread(cursor, packet.at) == XDP_REDIRECT)
+		if (spreading && spread(&cursor, packet.at) == XDP_REDIRECT)
 			return XDP_REDIRECT;
-		outcome = judge_inner(cursor, &packet, XDP_PLANES);
+		switch (inner_version(&cursor, &packet)) {
+		case 4:
+			return receive_inner(context, &cursor, &packet, 4, arrival.octets);
+		case 6:
+			return receive_inner(context, &cursor, &packet, 6, arrival.octets);
+		}
+		outcome = refuse(BAD_INNER_HEADER);
 	}
-	if (outcome == FORWARD)
-		return forward(context, &packet, arrival.octets);
 	return outcome == REFUSE ? XDP_DROP : XDP_PASS;
 }
 
-/* Any frame. */
-static __noinline int receive_any(struct xdp_md *context, int spreading)
-{
-	struct cursor cursor = { (void *)(long)context->data, (void *)(long)context->data_end, 0 };
-	struct link link;
+#define RECEIVER(name, link_octets, ethertype)                                              \
+	static __noinline int name(struct xdp_md *context, __u32 vlans, int spreading)      \
+	{                                                                                   \
+		return receive(context, link_octets, ethertype, vlans, spreading);          \
+	}
 
-	if (parse_link(&cursor, &link))
+RECEIVER(receive6, ETH_HLEN, ETH_P_IPV6)
+RECEIVER(receive4_tagged, ETH_HLEN + sizeof(struct vlan_tag), ETH_P_IP)
+RECEIVER(receive6_tagged, ETH_HLEN + sizeof(struct vlan_tag), ETH_P_IPV6)
+RECEIVER(receive4_doubly_tagged, ETH_HLEN + 2 * sizeof(struct vlan_tag), ETH_P_IP)
+RECEIVER(receive6_doubly_tagged, ETH_HLEN + 2 * sizeof(struct vlan_tag), ETH_P_IPV6)
+
+/* Frames with one VLAN tag or two. A third is nobody's. */
+static __noinline int receive_any_tagged(struct xdp_md *context, int spreading)
+{
+	struct ethhdr *ethernet = (void *)(long)context->data;
+	struct vlan_tag *outermost = (void *)(ethernet + 1), *second = outermost + 1;
+	__u32 vlans;
+
+	if ((void *)(second + 1) > (void *)(long)context->data_end)
 		return XDP_PASS;
-	return receive(context, &cursor, &link, spreading);
+	vlans = vlan_of(outermost) << 16;
+	if (outermost->ethertype == bpf_htons(ETH_P_IP))
+		return receive4_tagged(context, vlans, spreading);
+	if (outermost->ethertype == bpf_htons(ETH_P_IPV6))
+		return receive6_tagged(context, vlans, spreading);
+	if (!is_tag(outermost->ethertype))
+		return XDP_PASS;
+	vlans |= vlan_of(second);
+	if (second->ethertype == bpf_htons(ETH_P_IP))
+		return receive4_doubly_tagged(context, vlans, spreading);
+	if (second->ethertype == bpf_htons(ETH_P_IPV6))
+		return receive6_doubly_tagged(context, vlans, spreading);
+	return XDP_PASS;
 }
 
-/* Frames without tags that carry IPv4 in IPv4 go through a copy of the code made for them alone. */
-static __always_inline int receive_quickly(struct xdp_md *context, int spreading)
+/* Handle any frame; the usual one, IPv4 without tags, takes no call. */
+static __always_inline int receive_any(struct xdp_md *context, int spreading)
 {
-	struct cursor cursor = { (void *)(long)context->data, (void *)(long)context->data_end, sizeof(struct ethhdr) };
-	struct link link = { .ethertype = bpf_htons(ETH_P_IP) };
-	struct ethhdr *ethernet = cursor.start;
-	__u8 *inner = (void *)(ethernet + 1) + OUTER4_SIZE;
+	struct ethhdr *ethernet = (void *)(long)context->data;
 
-	if ((void *)(inner + sizeof(struct iphdr)) > cursor.end)
-		return XDP_PASS; /* too short for any message we know */
-	if (ethernet->h_proto != bpf_htons(ETH_P_IP) || *inner >> 4 != 4)
-		return receive_any(context, spreading);
-	return receive(context, &cursor, &link, spreading);
+	if ((void *)(ethernet + 1) > (void *)(long)context->data_end)
+		return XDP_PASS;
+	if (ethernet->h_proto == bpf_htons(ETH_P_IP))
+		return receive(context, ETH_HLEN, ETH_P_IP, 0, spreading);
+	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6))
+		return receive6(context, 0, spreading);
+	return is_tag(ethernet->h_proto) ? receive_any_tagged(context, spreading) : XDP_PASS;
 }
 
 SEC("xdp")
 int gateway_xdp(struct xdp_md *context)
 {
-	return receive_quickly(context, 1);
+	return receive_any(context, 1);
 }
 
 /* On the processor that gateway_xdp handed a packet to. */
 SEC("xdp/cpumap")
 int gateway_cpu(struct xdp_md *context)
 {
-	return receive_quickly(context, 0);
+	return receive_any(context, 0);
 }
 
 #endif

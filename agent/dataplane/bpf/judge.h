@@ -112,7 +112,6 @@ static __always_inline int judge_inner4(struct cursor *cursor, struct packet *pa
 		return refuse(BAD_INNER_HEADER);
 	if (is_local_group4(&ip->daddr))
 		return refuse(LINK_LOCAL_GROUP);
-	packet->version = 4;
 	outcome = judge_channel(packet, bpf_map_lookup_elem(&channels4, &ip->saddr), planes, ip->ttl, ip->tos & ECN);
 	return outcome == NEW_CHANNEL ? judge_group(bpf_map_lookup_elem(&groups4, &ip->daddr)) : outcome;
 }
@@ -135,7 +134,6 @@ static __always_inline int judge_inner6(struct cursor *cursor, struct packet *pa
 		return refuse(BAD_INNER_HEADER);
 	if ((ip->daddr.in6_u.u6_addr8[1] & 0xf) <= 2)
 		return refuse(LINK_LOCAL_GROUP); /* RFC 4291 §2.7 */
-	packet->version = 6;
 	outcome = judge_channel(packet, bpf_map_lookup_elem(&channels6, &ip->saddr), planes, ip->hop_limit,
 				traffic_class(ip) & ECN);
 	return outcome == NEW_CHANNEL ? judge_group(bpf_map_lookup_elem(&groups6, &ip->daddr)) : outcome;
@@ -154,19 +152,20 @@ static __always_inline int judge_outer(struct cursor *cursor, __be16 ethertype, 
 }
 
 /* Judge the packet in a data message.
+ * version: of the inner packet, a constant.
  * planes: a bit for each plane the asking program forwards; packets of others are left to their programs.
  * Returns FORWARD with all of `packet` filled in, or what else becomes of the frame; it is counted then. */
-static __always_inline int judge_inner(struct cursor *cursor, struct packet *packet, __u32 planes)
+static __always_inline int judge_inner(struct cursor *cursor, struct packet *packet, int version, __u32 planes)
+{
+	return version == 4 ? judge_inner4(cursor, packet, planes) : judge_inner6(cursor, packet, planes);
+}
+
+/* Version of the inner packet, 0 when there is none in sight. */
+static __always_inline int inner_version(struct cursor *cursor, const struct packet *packet)
 {
 	__u8 *first = cursor->start + packet->at;
 
-	if ((void *)(first + 1) > cursor->end)
-		return LEAVE;
-	if (*first >> 4 == 4)
-		return judge_inner4(cursor, packet, planes);
-	if (*first >> 4 == 6)
-		return judge_inner6(cursor, packet, planes);
-	return refuse(BAD_INNER_HEADER);
+	return (void *)(first + 1) > cursor->end ? 0 : *first >> 4;
 }
 
 #endif

@@ -69,7 +69,7 @@ struct {
 
 struct {
 	__uint(type, BPF_MAP_TYPE_CPUMAP);
-	__uint(max_entries, 128);
+	__uint(max_entries, 1); /* who loads it says how many processors there may be: before Linux 6.6 more are an error */
 	__uint(key_size, sizeof(__u32));
 	__uint(value_size, sizeof(struct bpf_cpumap_val));
 } receive_cpus SEC(".maps");

@@ -11,20 +11,30 @@
 struct packet {
 	struct tunnel *tunnel;
 	struct channel *channel; /* set when it is to be forwarded */
-	__u32 at;                /* octets from the start of the frame to the inner packet */
+	__u32 at;                /* a constant: octets from the start of the frame to the inner packet */
 	__u32 length;            /* octets of the inner packet */
-	__u8 outer_ecn;
-	__u8 ecn;                /* field the inner packet leaves with */
-	__u8 version;            /* of the inner packet, when it is to be forwarded */
+	__u32 outer_ecn;
+	__u32 ecn;               /* field the inner packet leaves with */
 };
 
 /* How a frame got here.
- * vlans: as in struct link; TC adds a tag that the driver took out.
- * octets: of the frame, which may be more than the program has in sight. */
+ * vlans: identifiers as in struct tunnel, wherever the tags are.
+ * octets: of the frame, which may be more than the program has in sight.
+ * xdp, skb: the context of the program, one of them. */
 struct arrival {
 	__u32 vlans;
 	__u32 octets;
+	struct xdp_md *xdp;
+	struct __sk_buff *skb;
 };
+
+/* Copy octets of a frame from where no constant says. Returns 0, or an error when the frame has none there. */
+static __always_inline long load_octets(const struct arrival *arrival, __u32 at, void *to, __u32 octets)
+{
+	if (arrival->skb)
+		return bpf_skb_load_bytes(arrival->skb, at, to, octets);
+	return bpf_xdp_load_bytes(arrival->xdp, at, to, octets);
+}
 
 static __always_inline struct tunnel *find_tunnel4(__be32 local, __be16 port, __u32 vlans)
 {
@@ -44,35 +54,36 @@ static __always_inline struct tunnel *find_tunnel6(const struct in6_addr *local,
 	return tunnel && tunnel->vlans == vlans ? tunnel : NULL;
 }
 
-/* A frame that may be of a tunnel but has options or is a fragment: it is the socket's, and counted if a tunnel's. */
-static __noinline int leave_odd4(void *start, void *end, __u32 at, __u32 vlans)
-{
-	struct iphdr *ip = start + (at & 0x1f);
-	struct udphdr *udp;
-	__u32 size;
+/* What the socket would find a message by. */
+struct message {
+	struct udphdr udp;
+	__u8 type;
+};
 
-	if ((void *)(ip + 1) > end || ip->protocol != IPPROTO_UDP || ip->version != 4 || ip->ihl < 5)
+/* A frame that may be of a tunnel but has options or is a fragment: it is the socket's, and counted if a tunnel's. */
+static __always_inline int leave_odd4(struct cursor *cursor, const struct arrival *arrival)
+{
+	struct iphdr *ip = cursor->start + cursor->at;
+	struct message message;
+
+	if (ip->version != 4 || ip->ihl < 5 || ip->frag_off & bpf_htons(IPV4_OFFSET))
+		return LEAVE; /* the ports of a later fragment are in the first */
+	if (load_octets(arrival, cursor->at + ip->ihl * 4, &message, sizeof(message.udp) + 1))
 		return LEAVE;
-	if (ip->frag_off & bpf_htons(IPV4_OFFSET))
-		return LEAVE; /* its ports are in another fragment */
-	size = ip->ihl * 4;
-	udp = (void *)ip + (size & 0x3c);
-	if ((void *)(udp + 1) + 1 > end || *(__u8 *)(udp + 1) != AMT_MULTICAST_DATA)
-		return LEAVE;
-	if (!find_tunnel4(ip->daddr, udp->dest, vlans))
+	if (message.type != AMT_MULTICAST_DATA || !find_tunnel4(ip->daddr, message.udp.dest, arrival->vlans))
 		return LEAVE;
 	return leave(ip->frag_off & bpf_htons(IPV4_FRAGMENT) ? OUTER_FRAGMENT : OUTER_OPTIONS);
 }
 
 /* The same behind one extension header of IPv6; behind several it goes uncounted. */
-static __noinline int leave_odd6(void *start, void *end, __u32 at, __u32 vlans)
+static __always_inline int leave_odd6(struct cursor *cursor, const struct arrival *arrival)
 {
-	struct ipv6hdr *ip = start + (at & 0x1f);
+	struct ipv6hdr *ip = cursor->start + cursor->at;
 	__u8 *extension = (void *)(ip + 1);
-	struct udphdr *udp;
+	struct message message;
 	__u32 size = 8;
 
-	if ((void *)(extension + 8) > end || extension[0] != IPPROTO_UDP)
+	if (extension[0] != IPPROTO_UDP)
 		return LEAVE;
 	if (ip->nexthdr == IPPROTO_FRAGMENT) {
 		if (extension[2] || extension[3] & 0xf8)
@@ -82,10 +93,9 @@ static __noinline int leave_odd6(void *start, void *end, __u32 at, __u32 vlans)
 	} else {
 		return LEAVE;
 	}
-	udp = (void *)extension + (size & 0xff8);
-	if ((void *)(udp + 1) + 1 > end || *(__u8 *)(udp + 1) != AMT_MULTICAST_DATA)
+	if (load_octets(arrival, cursor->at + sizeof(*ip) + size, &message, sizeof(message.udp) + 1))
 		return LEAVE;
-	if (!find_tunnel6(&ip->daddr, udp->dest, vlans))
+	if (message.type != AMT_MULTICAST_DATA || !find_tunnel6(&ip->daddr, message.udp.dest, arrival->vlans))
 		return LEAVE;
 	return leave(ip->nexthdr == IPPROTO_FRAGMENT ? OUTER_FRAGMENT : OUTER_OPTIONS);
 }
@@ -117,7 +127,7 @@ static __always_inline int judge_outer4(struct cursor *cursor, const struct arri
 	if ((void *)(amt + 1) + sizeof(struct iphdr) > cursor->end || ip->protocol != IPPROTO_UDP)
 		return LEAVE;
 	if (*(__u8 *)ip != IPV4_PLAIN || ip->frag_off & bpf_htons(IPV4_FRAGMENT))
-		return leave_odd4(cursor->start, cursor->end, cursor->at, arrival->vlans);
+		return leave_odd4(cursor, arrival);
 	if (amt->type != AMT_MULTICAST_DATA)
 		return LEAVE;
 	packet->tunnel = find_tunnel4(ip->daddr, udp->dest, arrival->vlans);
@@ -147,7 +157,7 @@ static __always_inline int judge_outer6(struct cursor *cursor, const struct arri
 	if ((void *)(amt + 1) + sizeof(struct iphdr) > cursor->end || ip->version != 6)
 		return LEAVE;
 	if (ip->nexthdr != IPPROTO_UDP)
-		return leave_odd6(cursor->start, cursor->end, cursor->at, arrival->vlans);
+		return leave_odd6(cursor, arrival);
 	if (amt->type != AMT_MULTICAST_DATA)
 		return LEAVE;
 	packet->tunnel = find_tunnel6(&ip->daddr, udp->dest, arrival->vlans);

@@ -1,5 +1,8 @@
-/* What stands before an AMT message in a frame. Programs without CAP_PERFMON may not compare pointers into packets with
- * anything but the packet's end, so nothing here returns such a pointer. */
+/* What stands before an AMT message in a frame.
+ *
+ * Without CAP_PERFMON the kernel takes no program that compares pointers into packets with anything but the packet's end,
+ * takes one from the other, or adds to them what is not a constant. So the code is made once for each place a header may
+ * be at: everything is inlined into one function per place, and so every `at` is a constant there. */
 #ifndef ISTHMUS_PARSE_H
 #define ISTHMUS_PARSE_H
 
@@ -19,7 +22,10 @@
 #define IPV4_OFFSET 0x1fff
 #define AMT_MULTICAST_DATA 6        /* version 0, type 6: RFC 7450 §5.1.6 */
 #define VLAN_ID 0x0fff
-#define MOST_TAGS 2
+
+/* Of a choice between members of one structure the compiler makes a variable to add, which takes CAP_PERFMON; not of one
+ * between pointers that it knows nothing about. */
+#define KEEP_APART(pointer) asm volatile("" : "+r"(pointer))
 
 struct vlan_tag {
 	__be16 control;
@@ -48,52 +54,22 @@ struct outer6 {
 	struct amt_data amt;
 } __attribute__((packed));
 
-/* A place in a frame. `at` counts octets from the start of the frame; `start` and `end` are the frame's. */
+/* A place in a frame. `at` counts octets from the start of the frame, a constant; `start` and `end` are the frame's. */
 struct cursor {
 	void *start;
 	void *end;
 	__u32 at;
 };
 
-/* What the link layer says of a frame.
- * vlans: identifiers as in struct tunnel, the outermost in the upper half; 0 for an untagged frame, and for one that
- * carries only a priority (IEEE 802.1Q, identifier 0). */
-struct link {
-	__be16 ethertype;
-	__u32 vlans;
-};
-
-/* Read one VLAN tag. Returns whether there was one; then the cursor has moved on behind it. */
-static __always_inline int parse_tag(struct cursor *cursor, struct link *link)
+static __always_inline int is_tag(__be16 ethertype)
 {
-	struct vlan_tag *tag = cursor->start + cursor->at;
-
-	if (link->ethertype != bpf_htons(ETH_P_8021Q) && link->ethertype != bpf_htons(ETH_P_8021AD))
-		return 0;
-	if ((void *)(tag + 1) > cursor->end)
-		return 0;
-	link->ethertype = tag->ethertype;
-	link->vlans = link->vlans << 16 | (bpf_ntohs(tag->control) & VLAN_ID);
-	cursor->at += sizeof(*tag);
-	return 1;
+	return ethertype == bpf_htons(ETH_P_8021Q) || ethertype == bpf_htons(ETH_P_8021AD);
 }
 
-/* Read the Ethernet header and up to two tags. Returns 0 and leaves the cursor at what follows them; -1 when the frame
- * ends before. A third tag is left standing: its ethertype is nobody's. */
-static __always_inline int parse_link(struct cursor *cursor, struct link *link)
+/* 0 for a tag that carries only a priority (IEEE 802.1Q). */
+static __always_inline __u32 vlan_of(const struct vlan_tag *tag)
 {
-	struct ethhdr *ethernet = cursor->start;
-
-	if ((void *)(ethernet + 1) > cursor->end)
-		return -1;
-	link->ethertype = ethernet->h_proto;
-	link->vlans = 0;
-	cursor->at = sizeof(*ethernet);
-	if (parse_tag(cursor, link)) {
-		if (!parse_tag(cursor, link))
-			link->vlans <<= 16;
-	}
-	return 0;
+	return bpf_ntohs(tag->control) & VLAN_ID;
 }
 
 /* The 16-bit words of what is inside a tunnel. It begins two octets behind a multiple of four, whatever is around it, and

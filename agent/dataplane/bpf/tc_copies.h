@@ -19,24 +19,25 @@ static __always_inline int write_source(struct __sk_buff *skb, __u32 interface)
 
 /* Copies for all interfaces but the last, which takes the packet itself. A copy that cannot be sent is counted, and the
  * others are sent nevertheless. Returns a verdict. */
-static __always_inline int copy_to(struct __sk_buff *skb, const struct interface_list *interfaces)
+static __noinline int copy_to(struct __sk_buff *skb, const struct interface_list *interfaces)
 {
 	__u32 count = interfaces->count;
-	__u32 last, index;
+	__u32 last = interfaces->index[0]; /* of those seen: what is at a computed place takes CAP_PERFMON */
+	__u32 index;
 	int sent;
 
-	for (index = 0; index < MOST_INTERFACES - 1; index++) {
-		if (index + 1 >= count)
+	for (index = 1; index < MOST_INTERFACES; index++) {
+		if (index >= count)
 			break;
-		if (write_source(skb, interfaces->index[index])) {
+		if (write_source(skb, last)) {
 			refuse(OUTPUT_ERROR);
-			continue;
+		} else {
+			sent = bpf_clone_redirect(skb, last, 0);
+			if (sent && sent != NET_XMIT_CN)
+				refuse(OUTPUT_ERROR);
 		}
-		sent = bpf_clone_redirect(skb, interfaces->index[index], 0);
-		if (sent && sent != NET_XMIT_CN)
-			refuse(OUTPUT_ERROR);
+		last = interfaces->index[index];
 	}
-	last = interfaces->index[(count - 1) & (MOST_INTERFACES - 1)];
 	if (write_source(skb, last)) {
 		refuse(OUTPUT_ERROR);
 		return TC_ACT_SHOT;
@@ -45,24 +46,25 @@ static __always_inline int copy_to(struct __sk_buff *skb, const struct interface
 }
 
 /* Forward a packet that was found good. Returns a verdict: what was changed never goes on to the socket. */
-static __always_inline int strip_and_copy(struct __sk_buff *skb, struct cursor *frame, const struct packet *packet)
+static __always_inline int strip_and_copy(struct __sk_buff *skb, struct cursor *frame, const struct packet *packet,
+					  int version)
 {
 	struct channel *channel = packet->channel;
 	__u32 set = channel->set, length = packet->length;
 	struct interface_list *interfaces = bpf_map_lookup_elem(&set_interfaces, &set);
 	struct headers headers;
-	int size = ETH_HLEN + (packet->version == 4 ? sizeof(headers.ipv4) : sizeof(headers.ipv6));
+	int size = ETH_HLEN + (version == 4 ? sizeof(headers.ipv4) : sizeof(headers.ipv6));
 	int failed;
 
-	if (!interfaces || !interfaces->count || interfaces->count > MOST_INTERFACES || length < least_inner(packet) ||
-	    make_headers(frame, packet, &headers)) {
+	if (!interfaces || !interfaces->count || interfaces->count > MOST_INTERFACES || length < least_inner(version) ||
+	    make_headers(frame, packet, version, &headers)) {
 		leave(NO_ROOM);
 		return TC_ACT_UNSPEC;
 	}
 	/* What stands behind the outer packet means nothing to the socket either. */
 	failed = skb->len > packet->at + length && bpf_skb_change_tail(skb, packet->at + length, 0);
 	if (!failed)
-		failed = strip_buffer(skb, packet);
+		failed = strip_buffer(skb, version);
 	if (failed > 0) {
 		leave(NO_ROOM);
 		return TC_ACT_UNSPEC;
@@ -71,7 +73,7 @@ static __always_inline int strip_and_copy(struct __sk_buff *skb, struct cursor *
 		refuse(OUTPUT_ERROR);
 		return TC_ACT_SHOT;
 	}
-	count_forwarded(channel->slot, channel->tunnel, length);
+	count_forwarded(channel, length);
 	if (channel->announce)
 		announce(channel);
 	return copy_to(skb, interfaces);

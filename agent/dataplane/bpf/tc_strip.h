@@ -25,11 +25,12 @@ struct headers {
 };
 
 /* Make the headers out of those of the inner packet. Returns 0, or -1 when they are not in sight. */
-static __always_inline int make_headers(struct cursor *frame, const struct packet *packet, struct headers *made)
+static __always_inline int make_headers(struct cursor *frame, const struct packet *packet, int version,
+					struct headers *made)
 {
-	const void *inner = words_of(frame->start + (packet->at & 0x7f));
+	const void *inner = words_of(frame->start + packet->at);
 
-	if (packet->version == 4) {
+	if (version == 4) {
 		if (inner + sizeof(struct iphdr) > frame->end)
 			return -1;
 		__builtin_memcpy(&made->ipv4, inner, sizeof(struct iphdr));
@@ -53,20 +54,20 @@ static __always_inline int resize(struct __sk_buff *skb, int octets)
 
 /* Octets the inner packet must have. Every UDP packet has them: the kernel keeps a whole header of the family the buffer
  * is said to have. */
-static __always_inline __u32 least_inner(const struct packet *packet)
+static __always_inline __u32 least_inner(int version)
 {
-	return CUT_TOO_FAR + (packet->version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
+	return CUT_TOO_FAR + (version == 4 ? sizeof(struct iphdr) : sizeof(struct ipv6hdr));
 }
 
 /* Between the families a helper cuts or gives the difference of their headers and changes what the kernel takes the
  * packet for, which bridges and queueing disciplines look at.
  * Returns 0, 1 when nothing was changed, -1 when the packet is lost. */
-static __always_inline int strip_buffer(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline int strip_buffer(struct __sk_buff *skb, int version)
 {
 	int outer = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6;
 	int cut = -(BEHIND_IPV4 + (int)sizeof(struct iphdr));
 
-	if (outer == packet->version) {
+	if (outer == version) {
 		cut -= outer == 6 ? FAMILY_GAP : 0;
 		if (resize(skb, cut - CUT_TOO_FAR))
 			return 1;
