@@ -327,6 +327,8 @@ class Machine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.01, 0.3, A_LONG_TIME]))
     def wait(self, seconds: float) -> None:
         self.loop.pass_time(seconds)
+        if seconds >= A_LONG_TIME:
+            assert len(self.programs.map("channels4").entries) == min(ROOM, len(self.set)), "room is used again"
 
     def plan(self, channel: Channel) -> tuple[Plane, tuple[Port, ...]]:
         """Who ought to forward a channel, and where to."""
@@ -348,7 +350,6 @@ class Machine(RuleBasedStateMachine):
         assert {group_key(each) for each in self.groups | {each.group for each in left_out}} == self.programs.map(
             "groups4"
         ).entries.keys()
-        assert not left_out or len(self.set) > ROOM
         slots = []
         for channel in self.set.keys() - set(left_out):
             slot, plane = self.check(channel, entries[channel_key(channel)])
