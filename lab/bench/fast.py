@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable, Iterable
 from itertools import product
 from typing import Final
 
-from agent.net.bpf import BpfError, BpfUnavailableError
-from lab.bench import fast_joins, fast_latency, fast_relay, fast_search, fast_soak, relay
+from agent.net.bpf import BpfUnavailableError
+from lab.bench import fast_guest, fast_joins, fast_latency, fast_relay, fast_search, fast_soak, relay
 from lab.bench.engine_needs import missing_for_engine
 from lab.bench.fast_objects import missing_for_objects
 from lab.bench.fast_report import DataplaneResults
@@ -18,7 +19,9 @@ from lab.bench.fast_subject import ENGINES, NATIVE
 PREFIX: Final = "isf"
 _FAST: Final = ("xdp", "xdp-mfc", "tc")
 _CHANNELS, _INTERFACES, _SIZES, _VERSIONS = (1, 8, 64), (1, 2, 8), (200, 1316), (4, 6)
-_FAILURES: Final = (RuntimeError, BpfError, BpfUnavailableError)
+_RELAY_SEARCH_SECONDS, _RELAY_STREAM_SECONDS = 0.5, 6.0
+_FAILURES: Final = (RuntimeError, OSError, ValueError, subprocess.SubprocessError, BpfUnavailableError)
+"""Of one part, which is left out then; ValueError is what half an answer of a process that died makes."""
 
 Tell = Callable[[str], None]
 
@@ -56,8 +59,8 @@ def measure(tell: Tell, *, full: bool = False, engines: Iterable[str] = ENGINES)
         if engine in (*_FAST, "userspace"):
             _joins(results, engine, prefix, tell)
     _relay(results, tell)
+    _guest(results, prefix, tell)
     results.left_out += [
-        "the kernel's own AMT gateway in User Mode Linux: not part of this run yet",
         "real network cards, several cores, machines of another architecture: not to be had here",
     ]
     return results
@@ -122,8 +125,22 @@ def _relay(results: DataplaneResults, tell: Tell) -> None:
     if missing := relay.missing():
         results.left_out.append("the relay: needs " + ", ".join(missing))
         return
-    for tunnels, is_flood in ((100, True), (1000, False)):
-        row = fast_relay.userspace(tunnels, is_flood=is_flood)
+    for (tunnels, is_flood), plane in product(((100, True), (1000, False)), fast_relay.PLANES_OF_RELAY):
+        name = f"relay, {plane}, {tunnels} tunnels"
+        seconds = _RELAY_SEARCH_SECONDS if is_flood else _RELAY_STREAM_SECONDS
+        try:
+            row = fast_relay.measure(plane, tunnels, is_flood=is_flood, seconds=seconds)
+        except _FAILURES as error:
+            _leave_out(results, name, error, tell)
+            continue
         results.relay.append(row)
-        tell(f"relay, userspace, {tunnels} tunnels: {row.tunnel_packets_per_second:,.0f} tunnel packets/s")
-    results.left_out.append("the relay's kernel plane: not part of this run yet")
+        tell(f"{name}: {row.tunnel_packets_per_second:,.0f} tunnel packets/s, {row.nanoseconds:,.0f} ns each")
+
+
+def _guest(results: DataplaneResults, prefix: str, tell: Tell) -> None:
+    try:
+        results.guest = fast_guest.measure(prefix)
+    except _FAILURES as error:
+        _leave_out(results, "the kernel's own AMT gateway in User Mode Linux", error, tell)
+        return
+    tell(f"the kernel's AMT gateway: {results.guest.ratio:.2f} times native routing")

@@ -39,6 +39,7 @@ class Stream:
         inner_sums: whether inner UDP checksums are filled, else zero.
         outer_sums: the same of the tunnel's.
         keep_whole: set Don't Fragment in IPv4, as Linux senders do.
+        neighbour: source of native multicast, where it is not the relay of the gateway's links.
     """
 
     channels: int = 8
@@ -48,12 +49,15 @@ class Stream:
     inner_sums: bool = True
     outer_sums: bool = True
     keep_whole: bool = True
+    neighbour: str = ""
 
     @property
     def source(self) -> str:
         """Source of the multicast packets: for native ones a neighbour, so that RPF and the route agree."""
         if self.outer:
             return SOURCE[self.version]
+        if self.neighbour:
+            return self.neighbour
         return RELAY_IPV4 if self.version == 4 else RELAY_IPV6
 
     def group(self, channel: int) -> str:
