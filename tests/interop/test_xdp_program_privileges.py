@@ -1,4 +1,4 @@
-"""The gateway's programs load with the capabilities of the service alone: without CAP_PERFMON the verifier is stricter."""
+"""The gateway's programs load with the capabilities of the service: without CAP_PERFMON the verifier is stricter."""
 
 from __future__ import annotations
 
