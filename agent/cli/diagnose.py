@@ -24,7 +24,7 @@ def doctor(path: Path | None, as_json: bool) -> None:
     """Check this host before the agent is blamed; changes nothing.
 
     Kernel features, who owns the multicast routing socket, reverse-path filtering, MTU, firewall, offloads, clock,
-    names, capabilities, routes to the relays. Root sees more.
+    names, capabilities, routes to the relays, which fast plane each interface could carry. Root sees more.
 
     \b
     Exit status: 0 nothing failed; 1 something did.

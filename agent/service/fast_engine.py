@@ -95,10 +95,13 @@ class FastEngine:
             opened.callback(self.close)
             planes = self._planes(self.choice)
             engine = AcceleratedEngine(loop, slow, programs, ports, uplinks, planes, outgoing=outgoing)
+            opened.pop_all()  # the engine closes them from here on
+            opened.callback(self.close)
+            opened.callback(engine.close)
             self._watchdog = Watchdog(loop, ports, engine.redirected)
             self.engine = engine
             self._ports, self._uplinks = ports, uplinks
-            opened.pop_all()  # the engine closes them from here on
+            opened.pop_all()
 
     @property
     def planes(self) -> tuple[Plane, ...]:

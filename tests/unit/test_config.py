@@ -200,6 +200,34 @@ def test_a_static_join_that_cannot_be_is_refused(join, message):
     assert (line, key) == (13, "gateway.join[0]")
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "message"),
+    [
+        ('[dataplane]\nengine = "xdp-mfc"\nreceive_cores = 2', "dataplane.receive_cores", "engine is xdp-mfc"),
+        ('[dataplane]\nengine = "userspace"\nreceive_cores = 1', "dataplane.receive_cores", "engine is userspace"),
+        ('[dataplane]\nengine = "dpdk"', "dataplane.engine", "'xdp-mfc'"),
+        ("[dataplane]\nreceive_cores = 129", "dataplane.receive_cores", "128"),
+    ],
+)
+def test_an_engine_that_cannot_be_is_refused(text, key, message):
+    ((_, found, told),) = faults(GATEWAY + text)
+    assert (found, message in told) == (key, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('engine = "xdp"', "dataplane.engine"),
+        ('engine = "xdp-mfc"', "dataplane.engine"),
+        ("receive_cores = 1", "dataplane.receive_cores"),
+    ],
+)
+def test_a_relay_has_no_engine_of_gateways(text, key):
+    relay = 'role = "relay"\n[relay]\ninterfaces = "eth1"\naddress = "192.0.2.1"\n[dataplane]\n'
+    ((_, found, told),) = faults(relay + text)
+    assert (found, "for gateways" in told) == (key, True)
+
+
 def test_a_gateway_without_a_relay_and_a_relay_without_interfaces_are_refused():
     assert [key for _, key, _ in faults('role = "gateway"')] == ["gateway.downstream", "gateway.relay"]
     assert [key for _, key, _ in faults('role = "relay"')] == ["relay.address", "relay.interfaces"]

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from agent.cli import main
+from agent.net.link_query import XdpFeatures
 from agent.service.doctor import Verdict, examine
 from agent.service.doctor.host import Host
 
@@ -40,6 +41,10 @@ BASE = {
     "clock_synchronised": True,
     "name_server_answers": True,
     "is_root": True,
+    "processors": 2,
+    "driver": "mlx5_core",
+    "xdp_features": XdpFeatures(7),
+    "link": {},
     "route": ip_address("192.0.2.1"),
     "nft": NFT_EMPTY,
     "ethtool": ETHTOOL,
@@ -64,7 +69,7 @@ class MadeUpHost(Host):
 def check(tmp_path):
     """Verdicts by name on a host that differs from a healthy one."""
 
-    def examined(files=None, role="gateway", **answers):
+    def examined(files=None, role="gateway", more="", **answers):
         root = tmp_path / "root"
         for path, text in (HEALTHY | (files or {})).items():
             target = root / path
@@ -79,7 +84,7 @@ def check(tmp_path):
         if role == "gateway":
             config.write_text(
                 f'role = "gateway"\n[gateway]\nuplink = "eth0"\ndownstream = "eth1"\nstate_dir = "{state}"\n'
-                '[[gateway.relay]]\naddress = "203.0.113.1"\n'
+                f'[[gateway.relay]]\naddress = "203.0.113.1"\n{more}'
             )
         else:
             config.write_text(
@@ -257,3 +262,57 @@ def test_text_tells_verdict_and_advice(tmp_path):
     first, second = result.stdout.splitlines()[:2]
     assert first.startswith("fail    configuration: ")
     assert "amt-agent config check" in second
+
+
+VETH = {"driver": "veth", "xdp_features": XdpFeatures(3)}
+NO_XDP = {"driver": "r8169", "xdp_features": XdpFeatures(0)}
+JUMBO = {f"sys/class/net/{name}/mtu": "9000\n" for name in ("eth0", "eth1")}
+VIRTIO = "Pre-set maximums:\nCombined:\t2\nCurrent hardware settings:\nCombined:\t2\n"
+
+
+def engine(name, more=""):
+    return f'[dataplane]\nengine = "{name}"\n{more}'
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "verdict", "words"),
+    [
+        ({}, "planes-eth0", Verdict.OK, "xdp"),
+        ({}, "planes-eth1", Verdict.OK, "seen to leave"),
+        (VETH, "planes-eth1", Verdict.WARN, "ethtool -K PEER gro on"),
+        (VETH, "planes-eth0", Verdict.OK, "xdp"),
+        (VETH | {"more": engine("xdp")}, "planes-eth1", Verdict.FAIL, "userspace with engine xdp"),
+        (VETH | {"more": engine("tc")}, "planes-eth1", Verdict.OK, "tc, as configured"),
+        (VETH | {"more": engine("xdp-mfc")}, "planes-eth1", Verdict.OK, "xdp-mfc, as configured"),
+        ({"files": JUMBO}, "planes-eth0", Verdict.WARN, "ip link set eth0 mtu 3498"),
+        (
+            NO_XDP,
+            "planes-eth0",
+            Verdict.OK,
+            "r8169) has none; its channels",
+        ),
+        (NO_XDP, "planes-eth1", Verdict.OK, "takes no redirected frames"),
+        ({"xdp_features": XdpFeatures(0), "more": engine("xdp")}, "planes-eth0", Verdict.FAIL, '"auto" or "tc"'),
+        ({"xdp_features": None}, "planes-eth1", Verdict.OK, "xdp"),
+        ({"link": {"linkinfo": {"info_kind": "vlan"}}}, "planes-eth1", Verdict.OK, "a vlan device is no target"),
+        ({"link": {"linkinfo": {"info_kind": "bridge"}}}, "planes-eth0", Verdict.OK, "take tc"),
+        ({"link": {"xdp": {"prog": {"id": 12}}}}, "planes-eth0", Verdict.WARN, "(id 12) is attached"),
+        (
+            {"link": {"xdp": {"prog": {"id": 12}}}, "files": {"proc/8/comm": "amt-agent\n"}},
+            "planes-eth0",
+            Verdict.OK,
+            "xdp",
+        ),
+        ({"driver": "virtio_net", "ethtool": VIRTIO}, "planes-eth1", Verdict.WARN, "queues=4"),
+        ({"more": engine("xdp", "receive_cores = 9\n")}, "receive-cores", Verdict.WARN, "2 processors"),
+    ],
+)
+def test_each_interface_is_told_what_it_could_carry(check, changes, name, verdict, words):
+    finding = check(**changes)[name]
+    assert finding.verdict is verdict
+    assert words in f"{finding.seen} {finding.advice}"
+
+
+@pytest.mark.parametrize("changes", [{"role": "relay"}, {"more": engine("userspace")}])
+def test_without_fast_planes_interfaces_are_not_examined_for_them(check, changes):
+    assert not [name for name in check(**changes) if name.startswith("planes-")]

@@ -10,6 +10,7 @@ from agent.service.doctor.frr import check_frr
 from agent.service.doctor.host import Host
 from agent.service.doctor.kernel import check_kernel
 from agent.service.doctor.network import check_network
+from agent.service.doctor.planes import check_planes
 from agent.service.doctor.surroundings import check_configuration, check_surroundings
 
 __all__ = ["Finding", "Verdict", "examine"]
@@ -23,6 +24,7 @@ def examine(path: Path | None = None, host: Host | None = None) -> list[Finding]
     findings, configuration = check_configuration(path, DEFAULT_CONFIG)
     findings.extend(check_kernel(host, configuration))
     findings.extend(check_bpf(host))
+    findings.extend(check_planes(host, configuration))
     findings.extend(check_network(host, configuration))
     findings.extend(check_frr(host, configuration))
     findings.extend(check_surroundings(host, configuration))

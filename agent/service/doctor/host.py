@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import json
 import os
 import socket
 import struct
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from agent.net.bpf import BpfUnavailableError, object_path, support
+from agent.net.ethtool import Ethtool
+from agent.net.link_query import LinkQuery, XdpFeatures
 from agent.net.routing import local_address_towards
 from agent.protocol.channels import Address
 
@@ -130,6 +133,44 @@ class Host:
             return support.tcx()
         except BpfUnavailableError:
             return None
+
+    def processors(self) -> int:
+        """How many this host has."""
+        return os.cpu_count() or 1
+
+    def driver(self, name: str) -> str:
+        """Driver of an interface, empty when it does not tell."""
+        try:
+            ethtool = Ethtool()
+        except OSError:
+            return ""
+        try:
+            return ethtool.driver(name)
+        except OSError:
+            return ""
+        finally:
+            ethtool.close()
+
+    def xdp_features(self, name: str) -> XdpFeatures | None:
+        """What an interface's driver does in XDP; None where the kernel (before Linux 6.3) does not tell."""
+        try:
+            query = LinkQuery()
+        except OSError:
+            return None
+        try:
+            return query.xdp_features(socket.if_nametoindex(name))
+        except OSError:
+            return None
+        finally:
+            query.close()
+
+    def link(self, name: str) -> dict[str, Any]:
+        """An interface as `ip -details -json link` shows it; empty when it does not."""
+        try:
+            shown = json.loads(self.run("ip", "-d", "-j", "link", "show", "dev", name) or "")
+            return dict(shown[0])
+        except (ValueError, TypeError, LookupError):
+            return {}
 
     def clock_synchronised(self) -> bool | None:
         """Whether the kernel believes its clock (adjtimex(2)); None when it does not say."""
