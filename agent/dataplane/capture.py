@@ -6,6 +6,7 @@ import asyncio
 import errno
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from agent.dataplane.capture_frame import read_frame
@@ -56,6 +57,12 @@ class Capture:
         """Put a program of the kernel's fan-out, by its descriptor, in the place of the filters."""
         for item in self._sockets:
             item.attach(program)
+
+    def detach(self) -> None:
+        """Take the filters again."""
+        for item in self._sockets:
+            with suppress(OSError):
+                item.detach()
 
     def dropped(self) -> int:
         """Packets the kernel dropped because the relay did not keep up."""

@@ -8,7 +8,6 @@ do (no Ethernet, no route) stay in userspace.
 from __future__ import annotations
 
 import asyncio
-import mmap
 import secrets
 import socket
 import struct
@@ -16,8 +15,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import ip_address
-from pathlib import Path
 from typing import Final
 
 from agent.dataplane.engine import Refusal, Traffic
@@ -29,15 +26,17 @@ from agent.dataplane.fanout_kernel_layout import (
     Room,
     adjacency_value,
     channel_value,
+    hop_setting,
     list_value,
     member_values,
     settings_value,
+    shared_array,
     tunnel_value,
 )
 from agent.dataplane.fanout_list import OVERHEAD, SendList, Tunnel
-from agent.dataplane.fanout_oversize import Oversize, path_mtu
+from agent.dataplane.fanout_oversize import Oversize, local_address, path_mtu
 from agent.net.bpf import BpfError, BpfMap, Link, attach_tc, load
-from agent.protocol.channels import Address, Family
+from agent.protocol.channels import Family
 
 _MEASURE_EVERY: Final = 60.0
 _SLICE: Final = 64
@@ -127,9 +126,12 @@ class KernelFanout:
         self._lists: dict[SendList, _KernelList] = {}
         self._retired: deque[tuple[float, Served]] = deque()
         self._again: deque[Tunnel] = deque()
-        self._maps = {name: _shared(self._object.map(name)) for name in ("lists", "members", "tunnels", "adjacencies")}
+        self._maps = {
+            name: shared_array(self._object.map(name)) for name in ("lists", "members", "tunnels", "adjacencies")
+        }
         self._rooms = {name: Room(self._object.map(name).entries) for name in (*self._maps, "channel_counters")}
         self._change: asyncio.Handle | None = None
+        self._lost = 0
         try:
             self._hops = Adjacencies(loop, self._neighbour_changed, self._look_again)
         except OSError:
@@ -140,8 +142,8 @@ class KernelFanout:
             secrets.randbits(32) | 1,
             port,
             dont_fragment=oversize is Oversize.REFUSE,
-            ttl=_setting("/proc/sys/net/ipv4/ip_default_ttl"),
-            hop_limit=_setting("/proc/sys/net/ipv6/conf/default/hop_limit"),
+            ttl=hop_setting("/proc/sys/net/ipv4/ip_default_ttl"),
+            hop_limit=hop_setting("/proc/sys/net/ipv6/conf/default/hop_limit"),
             chunk=chunk,
         )
         self._object.map("settings").update(0, settings)
@@ -229,11 +231,14 @@ class KernelFanout:
 
     def settle_losses(self) -> None:
         """Take back from each tunnel what did not leave."""
-        if not self._object.map("lost").sums(0)[0]:
+        lost = self._object.map("lost").sums(0)[0]
+        if lost == self._lost:
             return
-        losses = self._object.map("tunnel_losses")
+        self._lost = lost
+        most = max((known.number for known in self._tunnels.values()), default=-1) + 1
+        losses = self._object.map("tunnel_losses").all_sums(0, most) if most else ()
         for tunnel, known in self._tunnels.items():
-            sums = losses.sums(known.number)
+            sums = losses[known.number]
             fresh = tuple(new - old for new, old in zip(sums, known.told, strict=True))
             known.told = sums
             if fresh[0]:
@@ -288,7 +293,7 @@ class KernelFanout:
     def _resolve(self, tunnel: Tunnel, known: _KernelTunnel) -> None:
         """Find route, next hop and path MTU of a tunnel, and write it into the map."""
         address = tunnel.endpoint.address
-        local = tunnel.local or _local_address(tunnel)
+        local = tunnel.local or local_address(tunnel.endpoint)
         hop = None if local is None or address.is_link_local else self._hops.hop(address)
         before = known.adjacency
         known.adjacency = self._adjacency(hop) if hop is not None else None
@@ -332,6 +337,9 @@ class KernelFanout:
         number = self._rooms["lists"].take(1, now)
         first = self._rooms["members"].take(len(tunnels), now)
         if number is None or first is None:
+            for room, place, count in (("lists", number, 1), ("members", first, len(tunnels))):
+                if place is not None:
+                    self._rooms[room].give_back(place, count, now)
             return None
         known = self._lists[send_list] = _KernelList(number, first, tunnels)
         self._write("members", first, member_values([self._tunnels[tunnel].number for tunnel in tunnels]))
@@ -376,27 +384,3 @@ class KernelFanout:
     def _tell(self) -> None:
         self._change = None
         self._on_change()
-
-
-def _shared(item: BpfMap) -> mmap.mmap:
-    """An array the kernel and we both see (BPF_F_MMAPABLE)."""
-    return mmap.mmap(item.fd, -(-item.value_size // 8) * 8 * item.entries)
-
-
-def _setting(path: str) -> int:
-    try:
-        return int(Path(path).read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        return 64
-
-
-def _local_address(tunnel: Tunnel) -> Address | None:
-    """The address the kernel would send from."""
-    endpoint = tunnel.endpoint
-    family = socket.AF_INET if endpoint.address.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect((str(endpoint.address), endpoint.port))
-        except OSError:
-            return None
-        return ip_address(probe.getsockname()[0])

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import mmap
 import struct
 from collections import deque
 from enum import IntEnum
+from pathlib import Path
 from typing import Final
 
+from agent.net.bpf import BpfMap
 from agent.protocol.channels import Address, Endpoint
 
 LONGEST_PACKET: Final = 9216
@@ -71,6 +74,19 @@ def settings_value(mark: int, port: int, *, dont_fragment: bool, ttl: int, hop_l
     """Struct settings."""
     flags = b"\x40\0" if dont_fragment else bytes(2)
     return _settings.pack(mark, chunk, port.to_bytes(2, "big"), flags, ttl, hop_limit)
+
+
+def hop_setting(path: str) -> int:
+    """TTL or hop limit of a file of the kernel's settings; 64 when it cannot be read."""
+    try:
+        return int(Path(path).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return 64
+
+
+def shared_array(item: BpfMap) -> mmap.mmap:
+    """An array the kernel and we both see (BPF_F_MMAPABLE)."""
+    return mmap.mmap(item.fd, -(-item.value_size // 8) * 8 * item.entries)
 
 
 class Room:

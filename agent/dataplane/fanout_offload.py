@@ -85,13 +85,23 @@ class Offload:
         for flow in self._flows:
             self.offer(flow)
 
-    def close(self) -> None:
-        """Stop."""
-        self._sweeping.cancel()
+    def withdraw_all(self) -> None:
+        """Give every flow back to userspace, credited with what the kernel sent."""
+        for flow in list(self._served):
+            self._withdraw(flow)
+
+    def stop(self) -> None:
+        """Have the kernel serve nothing any more; another one may be set later."""
         if self.kernel is not None:
+            self.withdraw_all()
+            self.kernel.settle_losses()
             self.kernel.close()
             self.kernel = None
-        self._served.clear()
+
+    def close(self) -> None:
+        """Stop for good."""
+        self._sweeping.cancel()
+        self.stop()
 
     def _withdraw(self, flow: Flow) -> None:
         served = self._served.pop(flow)

@@ -15,7 +15,7 @@ import socket
 import struct
 from contextlib import suppress
 from enum import Enum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from agent.dataplane.capture_frame import internet_checksum
@@ -61,6 +61,17 @@ def path_mtu(endpoint: Endpoint, local: Address | None) -> int:
             return probe.getsockopt(socket.IPPROTO_IPV6, _IPV6_MTU)
         except OSError:
             return _IPV6_MINIMUM_MTU
+
+
+def local_address(endpoint: Endpoint) -> Address | None:
+    """The address the kernel would send from to `endpoint`; None when there is no route."""
+    family = socket.AF_INET if endpoint.address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((str(endpoint.address), endpoint.port))
+        except OSError:
+            return None
+        return ip_address(probe.getsockname()[0])
 
 
 def fragment_ipv4(packet: bytes, limit: int) -> list[bytes] | None:

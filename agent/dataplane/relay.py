@@ -75,10 +75,12 @@ class RelayDataPlane:
         self._capture_errors: Counter[str] = Counter()
         self._joins = NativeJoins(on_failure=on_join_failure)
         self._fanout = Fanout(loop, sockets, oversize=oversize)
+        self._sockets = sockets
+        self._oversize = oversize
         self._without_kernel = "switched off"
         try:
             if kernel:
-                self._start_kernel(sockets, oversize)
+                self._start_kernel()
             for name in self._interfaces:
                 self._open_capture(name)
         except OSError:
@@ -124,6 +126,22 @@ class RelayDataPlane:
                 self._open_capture(name)
         self._joins.interface_changed(name)
 
+    def set_kernel(self, *, enabled: bool) -> None:
+        """Have the kernel send what it can from now on, or have it send nothing; no packet is lost or sent twice."""
+        offload = self._fanout.offload
+        if enabled and offload.kernel is None:
+            self._start_kernel()
+            for name in self._captures:
+                self._accelerate(name)
+            offload.refresh()
+        elif not enabled and offload.kernel is not None:
+            offload.withdraw_all()
+            for capture in self._captures.values():
+                capture.detach()
+            self._refused.update(offload.kernel.refused())
+            offload.stop()
+            self._without_kernel = "switched off"
+
     def counters(self) -> RelayCounters:
         """A snapshot of the counters."""
         sent = self._fanout.counters()
@@ -168,10 +186,10 @@ class RelayDataPlane:
             self._indexes[name] = index
             self._accelerate(name)
 
-    def _start_kernel(self, sockets: Mapping[Family, socket.socket], oversize: Oversize) -> None:
+    def _start_kernel(self) -> None:
         offload = self._fanout.offload
         try:
-            offload.kernel = KernelFanout(self._loop, sockets, oversize, offload.refresh)
+            offload.kernel = KernelFanout(self._loop, self._sockets, self._oversize, offload.refresh)
         except (BpfUnavailableError, BpfError, OSError) as error:
             self._without_kernel = str(error)
 

@@ -79,6 +79,11 @@ class PacketSocket:
         """
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_BPF, program)
 
+    def detach(self) -> None:
+        """Take the filter again that the socket began with."""
+        program = multicast_filter(self.family, socket.if_nametoindex(self.interface))
+        attach_filter(self._socket, b"".join(program))
+
     def _allocate(self) -> None:
         self._buffer = bytearray(BATCH * _FRAME_SIZE)
         self._view = memoryview(self._buffer)

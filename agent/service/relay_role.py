@@ -95,7 +95,8 @@ class RelayRole:
         Raises:
             RefusedError: it changes what only a restart can change.
         """
-        refuse_fixed(self.configuration, configuration, "relay", _FIXED)
+        refuse_fixed(self.configuration, configuration, "relay", _FIXED, movable=("engine",))
+        self.data.set_kernel(enabled=configuration.dataplane.engine is not EngineChoice.USERSPACE)
         self.machine.configure(relay_config(configuration))
         self.configuration = configuration
         self._driver.flush()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+from ipaddress import ip_address
 
 import pytest
 
@@ -12,8 +13,8 @@ from agent.dataplane.engine import Refusal
 from agent.dataplane.fanout_oversize import Oversize
 from agent.dataplane.relay import RelayDataPlane
 from agent.net.bpf import BpfUnavailableError, load
-from agent.protocol.channels import NOTHING, Channel, Family, Filter
-from lab.bench.relay_topology import GATEWAY_IPV4, UPLINK_AT_GATEWAY, UPLINK_AT_RELAY, ip
+from agent.protocol.channels import NOTHING, Channel, Endpoint, Family, Filter
+from lab.bench.relay_topology import GATEWAY_IPV4, NATIVE_AT_RELAY, UPLINK_AT_GATEWAY, UPLINK_AT_RELAY, ip
 from tests.interop.test_relay_fanout import (
     GROUP4,
     GROUP6,
@@ -179,15 +180,73 @@ async def test_a_neighbour_with_another_address_is_followed(rig: Rig) -> None:  
     await gets(gateway, [forwarded(packet)])
 
 
-async def test_userspace_takes_back_what_the_kernel_gives_up(rig: Rig) -> None:  # noqa: F811
+async def test_userspace_and_kernel_take_over_from_each_other_while_packets_flow(rig: Rig) -> None:  # noqa: F811
     plane, gateway = rig.plane(kernel=True), rig.gateway()
     plane.set_interest(gateway.endpoint, None, GROUP4, Filter.include([SOURCE4]))
     await in_kernel(rig, plane, Family.IPV4, gateway)
-    offload = plane._fanout.offload
-    for flow in list(plane._fanout._flows):
-        offload._withdraw(flow)
-    packet = udp_packet(b"x" * 300, SOURCE4, GROUP4)
-    rig.frames(packet)
-    await gets(gateway, [forwarded(packet)])
+    packets = [udp_packet(struct.pack("!I", number) * 30, SOURCE4, GROUP4) for number in range(60)]
+    for number, packet in enumerate(packets):
+        if number in {20, 40}:
+            await until(lambda number=number: len(gateway.poll()) == number)
+            plane.set_kernel(enabled=number == 40)
+            assert plane.details["kernel"].startswith("in the kernel" if number == 40 else "no: switched off")
+        rig.frames(packet)
+        await asyncio.sleep(0)
+    await gets(gateway, [forwarded(packet) for packet in packets])
     counters = plane.counters()
     assert counters.tunnels[gateway.endpoint].packets == counters.channels[Channel(SOURCE4, GROUP4)].packets
+
+
+@pytest.mark.slow
+async def test_two_thousand_tunnels_of_a_channel_get_each_packet_once(rig: Rig) -> None:  # noqa: F811
+    plane = rig.plane(kernel=True)
+    gateways = [rig.gateway() for _ in range(2000)]
+    for gateway in gateways:
+        plane.set_interest(gateway.endpoint, None, GROUP4, Filter.include([SOURCE4]))
+    await in_kernel(rig, plane, Family.IPV4, *gateways)
+    packets = [udp_packet(os.urandom(1316), SOURCE4, GROUP4) for _ in range(5)]
+    for packet in packets:
+        rig.frames(packet)
+        await asyncio.sleep(0.005)
+    for gateway in gateways:
+        await gets(gateway, [forwarded(packet) for packet in packets])
+    assert plane.counters().errors == {}
+
+
+async def test_an_interface_made_again_under_its_name_is_served_again(rig: Rig) -> None:  # noqa: F811
+    plane, gateway = rig.plane(kernel=True), rig.gateway()
+    plane.set_interest(gateway.endpoint, None, GROUP4, Filter.include([SOURCE4]))
+    await in_kernel(rig, plane, Family.IPV4, gateway)
+    rig.topology.disconnect_native()
+    rig.topology.connect_native()
+    plane.interface_changed(NATIVE_AT_RELAY)
+    packets = [udp_packet(bytes([number]) * 200, SOURCE4, GROUP4) for number in range(10)]
+    before = plane.counters().channels[Channel(SOURCE4, GROUP4)].packets
+    rig.frames(*packets)
+    await gets(gateway, [forwarded(packet) for packet in packets])
+    assert plane.counters().channels[Channel(SOURCE4, GROUP4)].packets == before + len(packets)
+
+
+async def test_a_gateway_that_answers_no_more_costs_the_others_nothing(rig: Rig) -> None:  # noqa: F811
+    plane, gateway = rig.plane(kernel=True), rig.gateway()
+    lost = Endpoint(ip_address("10.72.9.9"), 6000)
+    for endpoint in (gateway.endpoint, lost):
+        plane.set_interest(endpoint, None, GROUP4, Filter.include([SOURCE4]))
+    for _ in range(500):
+        rig.frames(udp_packet(b"first", SOURCE4, GROUP4))
+        await asyncio.sleep(0.02)
+        if plane.details["kernel"].endswith(": 1"):
+            break
+    before = plane.counters()
+    gateway.poll()
+    await asyncio.sleep(0.05)
+    gateway.poll()
+    gateway.received.clear()
+    packets = [udp_packet(bytes([number]) * 200, SOURCE4, GROUP4) for number in range(10)]
+    rig.frames(*packets)
+    await gets(gateway, [forwarded(packet) for packet in packets])
+    after = plane.counters()
+    unreachable = [counters.tunnel_errors.get(lost, {}).get("EHOSTUNREACH", 0) for counters in (before, after)]
+    assert unreachable[1] - unreachable[0] == len(packets)
+    assert gateway.endpoint not in after.tunnel_errors
+    assert plane.details["kernel"].endswith(": 1")

@@ -86,7 +86,9 @@ async def run_and_kill(rig: Rig, kind: str, gateway: Gateway) -> str:  # noqa: F
     address = (str(gateway.endpoint.address), str(gateway.endpoint.port))
     command = [sys.executable, "-c", RELAY, kind, NATIVE_AT_RELAY, *address, str(GROUP4)]
     with inside(rig.topology.relay):
-        child = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child = subprocess.Popen(  # noqa: ASYNC220 - it begins at once
+            command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
     assert child.stdout is not None
     try:
         os.set_blocking(child.stdout.fileno(), False)

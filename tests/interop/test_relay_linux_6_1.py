@@ -1,7 +1,7 @@
 """The relay's programs on Debian 12's kernel, Linux 6.1.
 
-User Mode Linux has no compiler for BPF programs, and without one a kernel runs none with callbacks (`bpf_loop`). It says so
-last of all, so the verifier has accepted the program by then; and the relay has to go on by its sockets.
+User Mode Linux compiles no BPF programs, and a kernel that does not runs none with callbacks (`bpf_loop`). It says
+so last of all, so the verifier has accepted the program by then; and the relay has to go on by its sockets.
 """
 
 from __future__ import annotations
