@@ -112,7 +112,7 @@ class Planner:
         ports, reason = self._where_to(channel, wish)
         if reason:
             return Plan(Plane.USERSPACE, reason)
-        reasons = []
+        reasons: list[str] = []
         for plane in fast:
             reason = self._not_by(plane, tunnel, ports)
             if not reason:
