@@ -118,11 +118,12 @@ class CountedStream:
 
     def finish(self, sent: int) -> list[dict[str, Any]]:
         """The receivers' figures, once the last packet of `sent` came or time was over."""
+
+        def is_last_here() -> bool:
+            return all(receiver.figures.get("last_sequence") == sent - 1 for receiver in self.receivers)
+
         with contextlib.suppress(LabError):  # the figures say it better
-            for receiver in self.receivers:
-                wait_until(
-                    lambda it=receiver: it.figures.get("last_sequence") == sent - 1, _LAST_SECONDS, "the last one"
-                )
+            wait_until(is_last_here, _LAST_SECONDS, "the last packet is here")
         return [receiver.finish() for receiver in self.receivers]
 
 

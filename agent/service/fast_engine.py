@@ -11,6 +11,7 @@ from typing import Final
 from agent.dataplane.accelerated import AcceleratedEngine
 from agent.dataplane.engine import Engine
 from agent.dataplane.fast.attachments import KernelUplinks
+from agent.dataplane.fast.borrowed import BorrowedSettings
 from agent.dataplane.fast.interfaces import KernelPorts
 from agent.dataplane.fast.layout import Plane
 from agent.dataplane.fast.loaded import LoadedPrograms
@@ -86,7 +87,8 @@ class FastEngine:
             opened.callback(programs.close)
             ports = KernelPorts(loop, programs.send)
             opened.callback(ports.close)
-            uplinks = KernelUplinks(loop, programs.gateway, configuration.gateway.uplink)
+            borrowed = BorrowedSettings(configuration.gateway.state_dir / "uplinks.json")
+            uplinks = KernelUplinks(loop, programs.gateway, configuration.gateway.uplink, borrowed)
             opened.callback(uplinks.close)
             outgoing = None
             if configuration.gateway.mode is GatewayMode.FRR:

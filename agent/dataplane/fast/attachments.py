@@ -12,6 +12,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from agent.dataplane.engine import TunnelSocket
+from agent.dataplane.fast.borrowed import BorrowedSettings
 from agent.dataplane.fast.layout import Plane
 from agent.net.bpf import BpfObject, Link, attach_tc, attach_xdp
 from agent.net.ethtool import Ethtool
@@ -47,7 +48,6 @@ class _Uplink:
         xdp: the program in the driver.
         tc: the program behind it.
         reasons: why a program is not there.
-        joined: what `rx-udp-gro-forwarding` was before we set it; None while we did not.
     """
 
     index: int = 0
@@ -55,7 +55,6 @@ class _Uplink:
     xdp: Link | None = None
     tc: Link | None = None
     reasons: dict[Plane, str] = field(default_factory=dict)
-    joined: bool | None = None
 
 
 @dataclass(slots=True)
@@ -74,16 +73,24 @@ class KernelUplinks:
         loop: the event loop.
         loaded: the gateway's programs.
         configured: interfaces the configuration names; without any, those the routes to the relays use.
+        borrowed: which uplinks have another `rx-udp-gro-forwarding` than they were found with.
 
     Raises:
         OSError: no netlink socket could be had.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, loaded: BpfObject, configured: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        loaded: BpfObject,
+        configured: tuple[str, ...] = (),
+        borrowed: BorrowedSettings | None = None,
+    ) -> None:
         self.on_changed: Callable[[str], None] = _ignore
         self._loop = loop
         self._loaded = loaded
         self._configured = configured
+        self._borrowed = BorrowedSettings(None) if borrowed is None else borrowed
         self._wished = _ANY
         self._tunnels: dict[str, _Tunnel] = {}
         self._uplinks: dict[str, _Uplink] = {}
@@ -92,6 +99,8 @@ class KernelUplinks:
         self._ethtool = Ethtool()
         self._routes = UnicastRoutes(loop, self._routes_changed)
         self._monitor = InterfaceMonitor(loop, self._interface_changed)
+        for index in self._borrowed:  # by an agent that was killed
+            self._leave_as_found(index)
 
     def add_tunnel(self, tunnel: TunnelSocket) -> None:
         """Find out where a tunnel's data comes in and attach what can be attached there; replaces one of that name."""
@@ -281,22 +290,26 @@ class KernelUplinks:
             wanted = False
         elif Plane.XDP_MFC in self._wished and uplink.xdp is not None:
             wanted = True
+        if wanted is None:
+            self._leave_as_found(uplink.index)
+            return
         try:
-            if wanted is None:
-                self._leave_as_found(name, uplink)
-                return
             before = self._ethtool.feature(name, _JOINING)
-            if before is None or before is wanted:
-                return
-            if self._ethtool.set_feature(name, _JOINING, enabled=wanted) and uplink.joined is None:
-                uplink.joined = before
+            if before is not None and before is not wanted:
+                self._borrowed.borrow(uplink.index, found=before)
+                self._ethtool.set_feature(name, _JOINING, enabled=wanted)
         except OSError as error:
             _log.info("%s cannot be set interface=%s: %s", _JOINING, name, error.strerror)
 
-    def _leave_as_found(self, name: str, uplink: _Uplink) -> None:
-        if uplink.joined is not None:
-            self._ethtool.set_feature(name, _JOINING, enabled=uplink.joined)
-            uplink.joined = None
+    def _leave_as_found(self, index: int) -> None:
+        found = self._borrowed.found(index)
+        if found is None:
+            return
+        try:
+            self._ethtool.set_feature(socket.if_indextoname(index), _JOINING, enabled=found)
+        except OSError as error:  # its interface is gone
+            _log.debug("%s not restored interface=%d: %s", _JOINING, index, error)
+        self._borrowed.give_back(index)
 
     def _detach(self, name: str, uplink: _Uplink) -> None:
         for link in (uplink.xdp, uplink.tc):
@@ -305,11 +318,8 @@ class KernelUplinks:
                     link.close()
                 except OSError as error:  # its interface is gone, and the program with it
                     _log.debug("program not detached interface=%s: %s", name, error)
-        try:
-            self._leave_as_found(name, uplink)
-        except OSError as error:
-            _log.debug("%s not restored interface=%s: %s", _JOINING, name, error)
-        uplink.xdp = uplink.tc = uplink.joined = None
+        self._leave_as_found(uplink.index)
+        uplink.xdp = uplink.tc = None
         uplink.reasons.clear()
         uplink.index = 0
 
