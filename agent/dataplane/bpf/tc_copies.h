@@ -17,6 +17,19 @@ static __always_inline int write_source(struct __sk_buff *skb, __u32 interface)
 	return !port || bpf_skb_store_bytes(skb, ETH_ALEN, port->address, ETH_ALEN, 0);
 }
 
+/* Send a copy by an interface. One that cannot be sent is counted.
+ * A function of its own: before Linux 6.3 the verifier wants a loop's last instruction to be the jump to its first. */
+static __noinline int copy_out(struct __sk_buff *skb, __u32 interface)
+{
+	int sent = write_source(skb, interface);
+
+	if (!sent)
+		sent = bpf_clone_redirect(skb, interface, 0);
+	if (sent && sent != NET_XMIT_CN)
+		refuse(OUTPUT_ERROR);
+	return 0;
+}
+
 /* Copies for all interfaces but the last, which takes the packet itself. A copy that cannot be sent is counted, and the
  * others are sent nevertheless. Returns a verdict. */
 static __noinline int copy_to(struct __sk_buff *skb, const struct interface_list *interfaces)
@@ -24,18 +37,11 @@ static __noinline int copy_to(struct __sk_buff *skb, const struct interface_list
 	__u32 count = interfaces->count;
 	__u32 last = interfaces->index[0]; /* of those seen: what is at a computed place takes CAP_PERFMON */
 	__u32 index;
-	int sent;
 
 	for (index = 1; index < MOST_INTERFACES; index++) {
 		if (index >= count)
 			break;
-		if (write_source(skb, last)) {
-			refuse(OUTPUT_ERROR);
-		} else {
-			sent = bpf_clone_redirect(skb, last, 0);
-			if (sent && sent != NET_XMIT_CN)
-				refuse(OUTPUT_ERROR);
-		}
+		copy_out(skb, last);
 		last = interfaces->index[index];
 	}
 	if (write_source(skb, last)) {

@@ -4,7 +4,9 @@
  * When no more than the outer headers are cut off, it points at the new source address then, and an outgoing interface
  * without checksum offload fills it in there. The kernel forgets it once what is cut off reaches beyond where the sum
  * starts (skb_postpull_rcsum), so a few octets of the inner header are cut off too, given back and written again. A
- * checksum of the inner packet itself that is left to do stays in its place. */
+ * checksum of the inner packet itself that is left to do stays in its place.
+ *
+ * Where the card has verified the checksum nothing is left to do, and the second change of the buffer is saved. */
 #ifndef ISTHMUS_TC_STRIP_H
 #define ISTHMUS_TC_STRIP_H
 
@@ -52,6 +54,16 @@ static __always_inline int resize(struct __sk_buff *skb, int octets)
 	return bpf_skb_adjust_room(skb, octets, BPF_ADJ_ROOM_MAC, 0);
 }
 
+/* Cut octets off behind the Ethernet header. Returns 0, 1 when nothing was changed, -1 when the packet is lost. */
+static __always_inline int cut_off(struct __sk_buff *skb, int octets)
+{
+	if (bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0)
+		return resize(skb, -octets) ? 1 : 0;
+	if (resize(skb, -octets - CUT_TOO_FAR))
+		return 1;
+	return resize(skb, CUT_TOO_FAR) ? -1 : 0;
+}
+
 /* Octets the inner packet must have. Every UDP packet has them: the kernel keeps a whole header of the family the buffer
  * is said to have. */
 static __always_inline __u32 least_inner(int version)
@@ -65,24 +77,18 @@ static __always_inline __u32 least_inner(int version)
 static __always_inline int strip_buffer(struct __sk_buff *skb, int version)
 {
 	int outer = skb->protocol == bpf_htons(ETH_P_IP) ? 4 : 6;
-	int cut = -(BEHIND_IPV4 + (int)sizeof(struct iphdr));
+	int outer_octets = BEHIND_IPV4 + (int)sizeof(struct iphdr);
 
-	if (outer == version) {
-		cut -= outer == 6 ? FAMILY_GAP : 0;
-		if (resize(skb, cut - CUT_TOO_FAR))
-			return 1;
-		return resize(skb, CUT_TOO_FAR) ? -1 : 0;
-	}
+	if (outer == version)
+		return cut_off(skb, outer_octets + (outer == 6 ? FAMILY_GAP : 0));
 	if (outer == 4) {
-		if (resize(skb, cut - FAMILY_GAP))
+		if (resize(skb, -outer_octets - FAMILY_GAP))
 			return 1;
 		return bpf_skb_change_proto(skb, bpf_htons(ETH_P_IPV6), 0) ? -1 : 0;
 	}
 	if (bpf_skb_change_proto(skb, bpf_htons(ETH_P_IP), 0))
 		return 1;
-	if (resize(skb, cut - CUT_TOO_FAR))
-		return -1;
-	return resize(skb, CUT_TOO_FAR) ? -1 : 0;
+	return cut_off(skb, outer_octets) ? -1 : 0;
 }
 
 #endif
