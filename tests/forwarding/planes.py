@@ -28,9 +28,10 @@ EVERY_WAY: Final = pytest.mark.parametrize(
 )
 """Each engine; how the tap device is written to matters to the userspace engine alone."""
 
-EACH_ONCE: Final = pytest.mark.parametrize(
-    ("plane", "version"),
-    [("userspace", 4), ("userspace", 6), ("xdp", 4), ("xdp-mfc", 6), ("tc", 4)],
-    indirect=["plane"],
-)
-"""Each engine with one IP version, for tests that take long."""
+_ONCE: Final = [("userspace", 4), ("userspace", 6), ("xdp", 4), ("xdp-mfc", 6), ("tc", 4)]
+
+EACH_ONCE: Final = pytest.mark.parametrize(("plane", "version"), _ONCE, indirect=["plane"])
+"""Each engine with one IP version, where both versions go the same way."""
+
+EACH_OUTER_ONCE: Final = pytest.mark.parametrize(("plane", "outer"), _ONCE, indirect=["plane"])
+"""The same for the IP version of the tunnel."""

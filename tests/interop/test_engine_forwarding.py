@@ -121,6 +121,7 @@ def without_identification(packet: bytes) -> bytes:
     return head[:10] + struct.pack(">H", checksum(head)) + head[12:] + packet[20:]
 
 
+@pytest.mark.parametrize("plane", ["userspace", "xdp"], indirect=True)
 @pytest.mark.parametrize("outer", [4, 6])
 @pytest.mark.parametrize("inner", [4, 6])
 def test_interleaved_flows_keep_their_own_order(make_bench, inner: int, outer: int) -> None:
@@ -157,6 +158,7 @@ def test_sizes_around_the_outer_mtu_pass_whole(make_bench, inner: int, outer: in
     assert sorted(received) == sorted(one_hop_on(packet) for packet in sent)
 
 
+@pytest.mark.parametrize("plane", ["userspace", "xdp"], indirect=True)
 @pytest.mark.parametrize("outer", [4, 6])
 @pytest.mark.parametrize("inner", [4, 6])
 def test_zero_outer_checksums_are_accepted(make_bench, inner: int, outer: int) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 
 import pytest
-from forwarding.planes import USERSPACE_ONLY
+from forwarding.planes import EACH_ONCE, USERSPACE_ONLY
 
 from agent.dataplane.engine import EngineError, Refusal
 from agent.dataplane.fast.layout import Plane
@@ -118,7 +118,7 @@ def test_a_link_watched_no_longer_is_silent(make_bench, version) -> None:
     assert len(bench.told) == 1
 
 
-@VERSIONS
+@EACH_ONCE
 def test_a_channel_moves_from_a_tunnel_to_a_link_in_place(make_bench, version) -> None:
     bench, channel = make_bench(), channel_of(version)
     bench.border.forward(version)
@@ -143,7 +143,7 @@ def test_a_channel_moves_from_a_tunnel_to_a_link_in_place(make_bench, version) -
     assert bench.engine.feed_traffic(channel) == {"relay": 6}
 
 
-@VERSIONS
+@EACH_ONCE
 def test_the_rest_of_a_tunnel_is_passed_on_and_no_other_tunnels(make_bench, version) -> None:
     bench, channel = make_bench(), channel_of(version)
     bench.border.add_tunnel("second", 2269)
@@ -163,7 +163,7 @@ def test_the_rest_of_a_tunnel_is_passed_on_and_no_other_tunnels(make_bench, vers
     assert sorted(bench.wire.collect()) == sorted(map(one_hop_on, packets[:3]))
 
 
-@VERSIONS
+@EACH_ONCE
 def test_a_channel_moves_from_a_link_to_a_tunnel_with_the_tunnels_first_packet(make_bench, version) -> None:
     bench, channel = make_bench(), channel_of(version)
     bench.engine.set_channel(channel, frozenset({"relay"}), frozenset({"down0"}), "down1")

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from ipaddress import ip_address, ip_network
 
 import pytest
-from forwarding.planes import USERSPACE_ONLY
+from forwarding.planes import EACH_OUTER_ONCE, USERSPACE_ONLY
 
 from agent.dataplane.engine import Refusal
 from agent.dataplane.fast.layout import Plane
@@ -144,7 +144,7 @@ def test_both_families_in_one_train_are_told_apart(make_border, topology, versio
     assert sorted(wire.packets) == sorted(one_hop_on(packet) for packet in sent)
 
 
-@pytest.mark.parametrize("outer", [4, 6])
+@EACH_OUTER_ONCE
 def test_data_from_another_port_is_refused_unless_allowed(make_border, topology, outer) -> None:
     border = make_border(outer=outer)
     other, wire = border.relay(port=2269), border.wire()
@@ -155,7 +155,7 @@ def test_data_from_another_port_is_refused_unless_allowed(make_border, topology,
     assert wire.collect() == []
 
 
-@pytest.mark.parametrize("outer", [4, 6])
+@EACH_OUTER_ONCE
 def test_data_from_another_port_passes_when_allowed(make_border, topology, outer) -> None:
     border = make_border(outer=outer, strict_port=False)
     other, wire = border.relay(port=2269), border.wire()
@@ -164,7 +164,7 @@ def test_data_from_another_port_passes_when_allowed(make_border, topology, outer
     border.run_until(lambda: wire.collect() == [one_hop_on(GOOD)])
 
 
-@pytest.mark.parametrize("outer", [4, 6])
+@EACH_OUTER_ONCE
 def test_data_from_another_address_is_refused_in_any_case(make_border, topology, outer) -> None:
     border = make_border(outer=outer, strict_port=False)
     border.forward(4)
@@ -178,7 +178,7 @@ def test_data_from_another_address_is_refused_in_any_case(make_border, topology,
     stranger.close()
 
 
-@pytest.mark.parametrize("outer", [4, 6])
+@EACH_OUTER_ONCE
 def test_everything_but_data_goes_to_the_protocol_machine(make_border, topology, outer) -> None:
     border = make_border(outer=outer)
     relay, other = border.relay(), border.relay(port=2270)
