@@ -43,6 +43,20 @@ def test_the_unit_gives_exactly_the_capabilities_the_agent_uses(unit):
     assert unit["Service"]["User"] != "root"
 
 
+def test_the_unit_lets_bpf_pass_and_its_filter_knows_the_name(unit):
+    """Systemd has it in no group that the unit names, so that it has to be named."""
+    allowed = unit["Service"]["SystemCallFilter"].split()
+    assert "bpf" in allowed
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("systemd-analyze is missing")
+    groups = [name for name in allowed if name.startswith("@")]
+    shown = subprocess.run(
+        ["systemd-analyze", "syscall-filter", *groups], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.split()
+    assert "bpf" not in shown
+    assert "@system-service" in shown
+
+
 def test_the_unit_speaks_the_notify_protocol_and_has_a_watchdog(unit):
     assert unit["Service"]["Type"] == "notify"
     assert int(unit["Service"]["WatchdogSec"]) > 0
