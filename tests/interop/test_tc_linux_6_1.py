@@ -1,4 +1,7 @@
-"""The TC program on Debian 12's kernel, Linux 6.1: no tcx, but VLANs and bonds, which other kernels may not have."""
+"""The TC program on Debian 12's kernel, Linux 6.1.
+
+It has no tcx, but VLANs, bonds and netem, which other kernels may not have.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,17 @@ IN_THE_GUEST = """
 set -e
 uname -r > $OUT/release
 mount -t tmpfs tmpfs /var/tmp
-for module in 8021q bonding sch_ingress cls_bpf; do modprobe -d {modules} $module || true; done
+for module in 8021q bonding sch_ingress sch_netem cls_bpf; do modprobe -d {modules} $module || true; done
 export TMPDIR=/var/tmp
 $PYTHON -m pytest -p no:cacheprovider -n0 -q -rs --tb=short --basetemp=/var/tmp/tests {paths} > $OUT/report 2>&1
 """
-A_HANG = 300.0  # seconds
+FILES = ("test_tc_program.py", "test_tc_program_links.py", "test_tc_uplinks.py")
+A_HANG = 400.0  # seconds
 
 
 def test_packets_leave_byte_for_byte_as_debian_12_runs_it(make_lab) -> None:
     here = Path(__file__).parent
-    paths = " ".join(str(here / name) for name in ("test_tc_program.py", "test_tc_program_links.py"))
+    paths = " ".join(str(here / name) for name in FILES)
     lab = make_lab(receivers=0)
     with Guest(lab, lab.topology.internet, IN_THE_GUEST.format(modules=DIRECTORY / "modules", paths=paths)) as guest:
         try:
