@@ -150,16 +150,19 @@ def measure_border(channels: int, joins: int, states: int, directory: Path) -> N
 
 @main.command("dataplane")
 @click.option("--full", is_flag=True, help="Every combination, which takes hours.")
+@click.option("--quick", is_flag=True, help="The usual case alone, in two or three minutes.")
 @click.option("--engine", "engines", multiple=True, type=click.Choice(ENGINES), help="Only this one; may be repeated.")
 @click.option("--soak", default=0.0, type=click.FloatRange(0), help="Seconds of joins and leaves under load instead.")
 @click.option("--directory", default="docs", type=click.Path(path_type=Path), show_default=True)
-def measure_dataplane(full: bool, engines: tuple[str, ...], soak: float, directory: Path) -> None:
-    """Measure the fast data planes beside the kernel's forwarding and write bench-dataplane.md; a soak is only told."""
+def measure_dataplane(full: bool, quick: bool, engines: tuple[str, ...], soak: float, directory: Path) -> None:
+    """Measure the fast data planes beside the kernel's forwarding and write bench-dataplane.md, or its soak."""
     if soak:
-        results = fast.soak(soak, _say, engines or ("xdp",))
+        results = fast.soak(soak, _say, engines)
         click.echo("\n" + fast_report.soak_section(results))
+        if results.soak:
+            click.echo(f"written: {fast_report.write_soak(results, directory)}")
     else:
-        results = fast.measure(_say, full=full, engines=engines or ENGINES)
+        results = fast.measure(_say, full=full, quick=quick, engines=engines or ENGINES)
         click.echo(f"written: {fast_report.write(results, directory)}")
     _tell(fast_report.aims(results))
     if soak and (results.left_out or any(row.problems for row in results.soak)):

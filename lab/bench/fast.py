@@ -26,9 +26,11 @@ _FAILURES: Final = (RuntimeError, OSError, ValueError, subprocess.SubprocessErro
 Tell = Callable[[str], None]
 
 
-def cases(*, full: bool) -> list[Case]:
+def cases(*, full: bool, quick: bool = False) -> list[Case]:
     """What is measured of each engine: all combinations, or the usual one with one thing changed at a time."""
     usual = Case(NATIVE)
+    if quick:
+        return [usual]
     if full:
         return [Case(NATIVE, *each) for each in product(_CHANNELS, _INTERFACES, _SIZES, _VERSIONS)]
     return [
@@ -43,15 +45,24 @@ def cases(*, full: bool) -> list[Case]:
     ]
 
 
-def measure(tell: Tell, *, full: bool = False, engines: Iterable[str] = ENGINES) -> DataplaneResults:
-    """Everything; what this machine has not what it needs for is left out and named."""
+def measure(
+    tell: Tell, *, full: bool = False, quick: bool = False, engines: Iterable[str] = ENGINES
+) -> DataplaneResults:
+    """Everything; what this machine has not what it needs for is left out and named.
+
+    Args:
+        tell: told of each figure.
+        full: every combination of what can be varied.
+        quick: the usual case alone, to see that everything works.
+        engines: which.
+    """
     results = DataplaneResults(machine_load=os.getloadavg()[0])
     if missing := _missing():
         results.left_out.append("the data planes: " + missing)
         return results
     prefix = f"{PREFIX}{os.getpid()}"
     chosen = list(engines)
-    for case, engine in product(cases(full=full), chosen):
+    for case, engine in product(cases(full=full, quick=quick), chosen):
         _gateway(results, case.of(engine), prefix, tell)
     for engine in chosen:
         _latency(results, Case(engine), prefix, tell)
@@ -66,15 +77,16 @@ def measure(tell: Tell, *, full: bool = False, engines: Iterable[str] = ENGINES)
     return results
 
 
-def soak(seconds: float, tell: Tell, engines: Iterable[str] = ("xdp",)) -> DataplaneResults:
-    """The soak alone."""
+def soak(seconds: float, tell: Tell, engines: Iterable[str] = ()) -> DataplaneResults:
+    """The soak alone: of these engines, else of xdp and, a fifth as long, of tc."""
     results = DataplaneResults(machine_load=os.getloadavg()[0])
     if missing := _missing():
         results.left_out.append("the soak: " + missing)
         return results
-    for engine in engines:
+    wanted = dict.fromkeys(engines, seconds) or {"xdp": seconds, "tc": seconds / 5}
+    for engine, long in wanted.items():
         try:
-            results.soak.append(fast_soak.soak(engine, f"{PREFIX}{os.getpid()}", seconds, tell))
+            results.soak.append(fast_soak.soak(engine, f"{PREFIX}{os.getpid()}", long, tell))
         except _FAILURES as error:
             _leave_out(results, f"soak of {engine}", error, tell)
     return results

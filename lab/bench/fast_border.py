@@ -50,6 +50,11 @@ class FastBorder(Border):
             found[name] = found.get(name, 0) + 1
         return found
 
+    def exceptions(self) -> int:
+        """Packets userspace forwarded."""
+        engine = self.engine if self.fast is None else self.fast._slow  # noqa: SLF001 - it tells sums alone
+        return engine.counters().forwarded.packets
+
     def left(self) -> dict[str, Any]:
         """How many entries the maps still have, by name."""
         if self.fast is None:

@@ -102,6 +102,10 @@ def measure(prefix: str) -> GuestRatio:
             if status:
                 raise RuntimeError(f"the guest's script failed: {guest.read('log')[-400:]}")
             figures = json.loads(guest.read("figures"))
+            if min(figures.values()) <= 0:
+                raise RuntimeError(
+                    "other programs disturbed the guest: its sender alone took longer than with a router"
+                )
             return GuestRatio(guest.read("release").strip(), figures["native"], figures["gateway"])
     except LabError as error:
         raise RuntimeError(str(error)) from error

@@ -71,6 +71,11 @@ class RelayFigures:
     cpu_share: float
     loss: float
 
+    @property
+    def keeps_up(self) -> bool:
+        """Whether nothing was lost, nor left for after the sender's end."""
+        return self.loss <= 0 and self.cpu_share <= 1
+
 
 def measure(plane: str, tunnels: int, *, is_flood: bool, seconds: float) -> RelayFigures:
     """One plane: as fast as it goes without loss in runs of `seconds`, or the everyday stream for so long.
@@ -93,11 +98,11 @@ def _search(running: _Rig, seconds: float) -> RelayFigures:
     for _ in range(_STEPS):
         run = running.run(rate, seconds, burst=1)
         for _ in range(_TRIES - 1):
-            if run.loss <= 0:
+            if run.keeps_up:
                 break
             run = running.run(rate, seconds, burst=1)
         found.append(run)
-        if run.loss <= 0:
+        if run.keeps_up:
             best, rate = run, rate * _UP
         elif best is not None:
             break

@@ -15,7 +15,7 @@ _FIRST_RATE: Final = 50_000.0
 _LEAST_RATE: Final = 2_000.0
 _UP, _DOWN = 1.1, 0.88
 _STEPS: Final = 12
-_TRIES: Final = 2  # of a rate: a hiccup of the machine is not the engine's
+_TRIES: Final = 3  # of a rate: a hiccup of the machine is not the engine's
 _REPEATS: Final = 3
 _OVERLOAD: Final = 2.0
 

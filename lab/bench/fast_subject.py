@@ -162,7 +162,12 @@ class _Commands:
         """Packets forwarded and refused, by reason."""
         counters = self._border.engine.counters()
         refused = {reason.value: count for reason, count in counters.refused.items()}
-        return {"forwarded": counters.forwarded.packets, "refused": refused, "resident": _resident()}
+        return {
+            "forwarded": counters.forwarded.packets,
+            "exceptions": self._border.exceptions(),
+            "refused": refused,
+            "resident": _resident(),
+        }
 
     def joins(self, before: int, count: int) -> dict[str, Any]:
         """Seconds each of `count` joins takes next to `before` other channels; all leave again."""

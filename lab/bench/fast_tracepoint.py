@@ -5,17 +5,22 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import socket
 import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 from agent.net.bpf import BpfObject
 from lab.bench.fast_objects import load_lab
+from lab.bench.relay_topology import inside
 
 _SYSTEM_CALL: Final = {"x86_64": 321, "aarch64": 280}.get(platform.machine(), 0)  # bpf(2)
 _OPEN: Final = 17  # BPF_RAW_TRACEPOINT_OPEN
 _HANDED: Final = struct.Struct("=QQ")
+_PLACE: Final = struct.Struct("=II")
+_HERE: Final = Path("/proc/thread-self/ns/net")
 
 
 class Handed:
@@ -23,18 +28,14 @@ class Handed:
 
     def __init__(self, loaded: BpfObject) -> None:
         self._handed = loaded.map("handed")
-        self._indexes = loaded.map("indexes")
 
-    def of(self, index: int) -> dict[bytes, int]:
-        """Frames each device took that has an index, which is a namespace's own; by the device's address."""
-        wanted = index.to_bytes(4, "little")
-        devices = self._indexes.keys()
-        found = {}
-        for device in devices:
-            value = self._handed.lookup(device)
-            if value is not None and self._indexes.lookup(device) == wanted:
-                found[device] = _HANDED.unpack(value)[0]
-        return found
+    def to(self, namespace: str, interface: str) -> tuple[int, int]:
+        """Frames an interface took so far, and those it refused as its far end's ring was full."""
+        with inside(namespace):
+            place = _PLACE.pack(socket.if_nametoindex(interface), _HERE.stat().st_ino)
+        value = self._handed.lookup(place)
+        taken, refused = _HANDED.unpack(value) if value is not None else (0, 0)
+        return taken, refused
 
 
 @contextmanager

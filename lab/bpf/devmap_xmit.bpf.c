@@ -3,9 +3,27 @@
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
 
+struct ns_common {
+	unsigned int inum;
+} __attribute__((preserve_access_index));
+
+struct net {
+	struct ns_common ns;
+} __attribute__((preserve_access_index));
+
+typedef struct {
+	struct net *net;
+} possible_net_t;
+
 struct net_device {
 	int ifindex;
+	possible_net_t nd_net;
 } __attribute__((preserve_access_index));
+
+struct place {
+	__u32 interface; /* its index, which is the namespace's own */
+	__u32 namespace; /* inode of it */
+};
 
 struct handed {
 	__u64 sent;
@@ -15,31 +33,25 @@ struct handed {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1024);
-	__type(key, __u64); /* address of the device it was handed to: indexes are those of a namespace */
+	__type(key, struct place); /* of the device it was handed to */
 	__type(value, struct handed);
 } handed SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_HASH);
-	__uint(max_entries, 1024);
-	__type(key, __u64);
-	__type(value, __u32);
-} indexes SEC(".maps");
 
 /* (from device, to device, sent, drops, error) */
 SEC("raw_tp/xdp_devmap_xmit")
 int count_handed(struct bpf_raw_tracepoint_args *context)
 {
 	struct net_device *device = (void *)context->args[1];
-	__u64 address = (__u64)device;
-	struct handed none = {}, *handed_over = bpf_map_lookup_elem(&handed, &address);
+	struct handed none = {}, *handed_over;
+	struct place place = {
+		.interface = BPF_CORE_READ(device, ifindex),
+		.namespace = BPF_CORE_READ(device, nd_net.net, ns.inum),
+	};
 
+	handed_over = bpf_map_lookup_elem(&handed, &place);
 	if (!handed_over) {
-		__u32 index = BPF_CORE_READ(device, ifindex);
-
-		bpf_map_update_elem(&indexes, &address, &index, BPF_ANY);
-		bpf_map_update_elem(&handed, &address, &none, BPF_NOEXIST);
-		handed_over = bpf_map_lookup_elem(&handed, &address);
+		bpf_map_update_elem(&handed, &place, &none, BPF_NOEXIST);
+		handed_over = bpf_map_lookup_elem(&handed, &place);
 		if (!handed_over)
 			return 0;
 	}

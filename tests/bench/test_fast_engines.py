@@ -22,8 +22,7 @@ def needs():
         pytest.skip(missing)
 
 
-@pytest.mark.parametrize("version", [4, 6])
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "version"), [*((engine, 4) for engine in ENGINES), ("native", 6), ("xdp", 6)])
 def test_everything_sent_slowly_arrives_in_order_everywhere(engine, version):
     case = Case(engine, channels=3, interfaces=2, size=200, version=version)
     with rig(case, f"isxe{os.getpid()}", checks=True) as running:
@@ -37,8 +36,7 @@ def test_everything_sent_slowly_arrives_in_order_everywhere(engine, version):
 
 
 def test_a_short_soak_leaves_nothing_and_accounts_for_every_packet():
-    found = soak("xdp", f"isxs{os.getpid()}", 20.0, lambda _text: None)
-    assert found.changes > 500
-    left = [problem for problem in found.problems if "left" in problem or "grew" in problem]
-    assert left == []
+    found = soak("xdp", f"isxs{os.getpid()}", 4.0, lambda _text: None, rate=20_000.0)
+    assert found.changes > 100
+    assert found.problems == ()
     assert len(found.checked) >= 6
