@@ -17,6 +17,7 @@ import pytest
 from lab.agents import PROGRAM, Agent
 from lab.frr import FrrRouter, border_router, domain_router, missing_for_frr
 from lab.namespaces import Lab, wait_until
+from lab.planes import wait_for_planes
 from lab.scenario import Scenario
 from lab.topology import SSM_GROUP_IPV4
 
@@ -111,6 +112,7 @@ def test_the_unit_s_capabilities_are_enough_for_a_border(make_border, tmp_path, 
         receiver.wait_for_more(30, 100)
         (channel,) = scenario.border.channels()
         assert [item["kind"] for item in channel["interests"]] == ["pim"]
+        wait_for_planes(scenario.border, xdp=1)
         status = scenario.border.get("status")
         assert status["ready"]
         assert status["problems"] == []
