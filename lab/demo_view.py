@@ -77,7 +77,7 @@ def _tunnels(snapshot: Snapshot) -> Table:
 
 def _channels(snapshot: Snapshot) -> Table:
     table = Table(title="Channels carried by the border agent", title_justify="left")
-    for heading in ("source", "group", "packets/s", "Mbit/s", "to", "first packet after"):
+    for heading in ("source", "group", "packets/s", "Mbit/s", "to", "by", "first packet after"):
         table.add_column(heading, justify="right" if heading.endswith(("/s", "after")) else "left")
     for channel in snapshot.channels:
         latency = channel["join_latency"]
@@ -87,6 +87,7 @@ def _channels(snapshot: Snapshot) -> Table:
             f"{snapshot.packets_per_second(channel):.0f}",
             f"{snapshot.megabits_per_second(channel):.2f}",
             " ".join(channel["outgoing_interfaces"]),
+            channel.get("plane") or "-",
             "-" if latency is None else f"{latency * 1000:.1f} ms",
         )
     return table
@@ -142,7 +143,8 @@ def summary(snapshot: Snapshot) -> list[str]:
         rate = (
             f"{snapshot.packets_per_second(channel):.0f} packets/s, {snapshot.megabits_per_second(channel):.2f} Mbit/s"
         )
-        lines.append(f"  ({channel['source'] or '*'},{channel['group']}): {rate}")
+        by = f" by {plane}" if (plane := channel.get("plane")) else ""
+        lines.append(f"  ({channel['source'] or '*'},{channel['group']}): {rate}{by}")
     pim = [neighbor["address"] for neighbor in snapshot.neighbors if neighbor["kind"] == "pim"]
     if pim:
         lines.append(f"  PIM neighbours of the border: {' '.join(pim)}")
