@@ -136,6 +136,22 @@ def test_a_slot_that_is_used_again_counts_from_zero_and_loses_nothing() -> None:
     assert slots.total() == Traffic(9, 900)
 
 
+def test_slots_retired_by_what_is_heard_at_a_release_wait_for_one_timer() -> None:
+    loop, _, slots = make_slots(10)
+    heard = [slots.allocate() for _ in range(4)]
+
+    def hear() -> None:
+        if heard:
+            slots.retire(heard.pop(), lambda _counted: None)
+
+    slots.before_reuse = hear
+    slots.retire(slots.allocate(), lambda _counted: None)
+    for _ in range(6):
+        loop.pass_time(GRACE)
+        assert len(loop.calls) <= 1
+    assert slots.in_use == 0
+
+
 def test_many_reads_share_a_snapshot_and_none_is_negative() -> None:
     loop, counters, slots = make_slots(100)
     taken = [slots.allocate() for _ in range(100)]

@@ -116,7 +116,7 @@ class Slots:
             done(self._since(slot, counted))
             self._bases[0][slot], self._bases[1][slot] = counted[0], counted[1]
             heappush(self._free, slot)
-        if self._retiring:
+        if self._retiring and self._timer is None:  # what was heard may have retired others, and set it
             self._timer = self._loop.call_at(self._retiring[0][0], self._release)
 
 
