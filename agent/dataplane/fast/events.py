@@ -58,14 +58,10 @@ class FirstPackets:
 
     def drain(self) -> None:
         """Tell of all that is in the ring. What is called may change channels, but never in the middle of a read."""
-        try:
-            while self._events.drain():
-                heard, self._heard[:] = list(self._heard), []
-                for each in heard:
-                    self._take(each)
-        except OSError as error:  # the counters still tell
-            _log.warning("events of the fast data plane cannot be read: %s", error)
-            self._loop.remove_reader(self._events.fileno())
+        while self._read():
+            heard, self._heard[:] = list(self._heard), []
+            for each in heard:
+                self._take(each)
 
     def close(self) -> None:
         """Listen no more."""
@@ -75,6 +71,14 @@ class FirstPackets:
         self._awaited.clear()
         self._loop.remove_reader(self._events.fileno())
         self._events.close()
+
+    def _read(self) -> int:
+        try:
+            return self._events.drain()
+        except OSError as error:  # the counters still tell
+            _log.warning("events of the fast data plane cannot be read: %s", error)
+            self._loop.remove_reader(self._events.fileno())
+            return 0
 
     def _take(self, octets: bytes) -> None:
         if len(octets) >= EVENT.size:
