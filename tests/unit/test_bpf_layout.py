@@ -83,10 +83,11 @@ def test_keys_are_what_the_programs_look_up(types, version):
 @pytest.mark.parametrize("version", [4, 6])
 def test_a_tunnel_is_what_the_programs_compare(types, version):
     relay = RELAY[version]
-    found = fields(types, "tunnel", layout.tunnel_value(relay, 7, strict_port=True, vlans=(10, 20)))
+    found = fields(types, "tunnel", layout.tunnel_value(relay, 7, strict_port=True, vlans=(10, 20), station=b"abcdef"))
     assert found["relay"] == relay.address.packed.ljust(16, b"\0")
     assert struct.pack("=H", found["relay_port"]) == relay.port.to_bytes(2, "big")
     assert (found["strict_port"], found["slot"], found["vlans"]) == (1, 7, 10 << 16 | 20)
+    assert found["station"] == b"abcdef"
 
 
 def test_interfaces_ports_and_settings_are_what_the_programs_use(types):

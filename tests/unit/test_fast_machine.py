@@ -18,7 +18,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from agent.dataplane.accelerated import AcceleratedEngine
 from agent.dataplane.engine import Counters, TunnelSocket
-from agent.dataplane.fast.layout import Plane, channel_key, devmap_value, group_key, index_key, port_value, tunnel_key
+from agent.dataplane.fast.layout import (
+    ANY_STATION,
+    Plane,
+    channel_key,
+    devmap_value,
+    group_key,
+    index_key,
+    port_value,
+    tunnel_key,
+)
 from agent.dataplane.fast.port import Port
 from agent.protocol.channels import Channel, Endpoint
 
@@ -206,6 +215,9 @@ class FakeUplinks:
     def reason(self, _name: str, _plane: Plane) -> str:
         return ""
 
+    def station(self, _name: str) -> bytes:
+        return ANY_STATION
+
     def vlans(self, _name: str) -> tuple[int, ...]:
         return ()
 
@@ -369,7 +381,7 @@ class Machine(RuleBasedStateMachine):
             return slot, plane
         (name,) = self.set[channel][0]
         known = self.programs.map("tunnels4").entries[tunnel_key(self.uplinks.locals[name])]
-        assert tunnel == int.from_bytes(known[-4:], "little")
+        assert tunnel == int.from_bytes(known[24:28], "little")
         assert limit == min(port.mtu for port in ports)
         assert single == (ports[0].index if len(ports) == 1 else 0)
         if plane == Plane.TC or (plane == Plane.XDP and len(ports) > 1):

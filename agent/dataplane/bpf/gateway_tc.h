@@ -64,7 +64,7 @@ static __always_inline int enter_tunnel_interface(struct __sk_buff *skb, struct 
 }
 
 /* Several datagrams in one: the socket's, which takes them apart. Counted if a tunnel's. */
-static __always_inline int leave_aggregate(struct cursor *frame, __be16 protocol, __u32 vlans)
+static __always_inline int leave_aggregate(struct cursor *frame, __be16 protocol, const struct arrival *arrival)
 {
 	struct iphdr *ipv4 = frame->start + ETH_HLEN;
 	struct ipv6hdr *ipv6 = frame->start + ETH_HLEN;
@@ -75,13 +75,13 @@ static __always_inline int leave_aggregate(struct cursor *frame, __be16 protocol
 		if ((void *)(udp + 1) + 1 > frame->end || *(__u8 *)ipv4 != IPV4_PLAIN || ipv4->protocol != IPPROTO_UDP ||
 		    *(__u8 *)(udp + 1) != AMT_MULTICAST_DATA)
 			return LEAVE;
-		tunnel = find_tunnel4(ipv4->daddr, udp->dest, vlans);
+		tunnel = find_tunnel4(frame, arrival, ipv4->daddr, udp->dest);
 	} else {
 		udp = frame->start + ETH_HLEN + sizeof(*ipv6);
 		if ((void *)(udp + 1) + 1 > frame->end || ipv6->nexthdr != IPPROTO_UDP ||
 		    *(__u8 *)(udp + 1) != AMT_MULTICAST_DATA)
 			return LEAVE;
-		tunnel = find_tunnel6(&ipv6->daddr, udp->dest, vlans);
+		tunnel = find_tunnel6(frame, arrival, &ipv6->daddr, udp->dest);
 	}
 	return tunnel ? leave(AGGREGATE) : LEAVE;
 }
@@ -121,7 +121,7 @@ static __always_inline int receive_buffer(struct __sk_buff *skb, __u16 ethertype
 	if (skb->vlan_present)
 		arrival.vlans = (skb->vlan_tci & VLAN_ID) << 16;
 	if (skb->gso_size) {
-		leave_aggregate(&frame, bpf_htons(ethertype), arrival.vlans);
+		leave_aggregate(&frame, bpf_htons(ethertype), &arrival);
 		return TC_ACT_UNSPEC;
 	}
 	outcome = judge_outer(&frame, bpf_htons(ethertype), &arrival, &packet);

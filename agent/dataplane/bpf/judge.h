@@ -113,6 +113,8 @@ static __always_inline int judge_inner4(struct cursor *cursor, struct packet *pa
 	if (is_local_group4(&ip->daddr))
 		return refuse(LINK_LOCAL_GROUP);
 	outcome = judge_channel(packet, bpf_map_lookup_elem(&channels4, &ip->saddr), planes, ip->ttl, ip->tos & ECN);
+	if (outcome == FORWARD && ip->protocol == IPPROTO_IGMP)
+		return leave(INNER_OPTIONS); /* the kernel's multicast routing keeps it for itself */
 	return outcome == NEW_CHANNEL ? judge_group(bpf_map_lookup_elem(&groups4, &ip->daddr)) : outcome;
 }
 

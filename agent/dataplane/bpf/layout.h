@@ -38,7 +38,7 @@ enum refusal {
 enum exception {
 	OUTER_FRAGMENT,
 	OUTER_OPTIONS,
-	INNER_OPTIONS,   /* IPv4 options, IPv6 extension headers that routers look at */
+	INNER_OPTIONS,   /* IPv4 options, IPv6 extension headers that routers look at, IGMP */
 	TOO_BIG,         /* for one of the outgoing interfaces */
 	AGGREGATE,       /* several datagrams joined by GRO or by the sender */
 	USERSPACE_CHANNEL,
@@ -67,6 +67,9 @@ struct tunnel {
 	__u32 vlans;         /* tags its frames carry where the programs see them: the outermost identifier in the upper half,
 			      * 0 for none; frames with others are left alone */
 	__u32 slot;          /* in tunnel_counters */
+	__u8 station[6];     /* MAC address its frames are for, all zero for any; others are left alone. An interface in
+			      * promiscuous mode gets those too, and a driver does not say so */
+	__u8 unused[2];
 };
 
 struct channel4_key {

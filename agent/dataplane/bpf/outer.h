@@ -36,22 +36,37 @@ static __always_inline long load_octets(const struct arrival *arrival, __u32 at,
 	return bpf_xdp_load_bytes(arrival->xdp, at, to, octets);
 }
 
-static __always_inline struct tunnel *find_tunnel4(__be32 local, __be16 port, __u32 vlans)
+/* Whether a frame came as a tunnel's do. Of a socket buffer the kernel has compared the station. */
+static __always_inline int is_way_of(const struct tunnel *tunnel, const struct cursor *cursor,
+				     const struct arrival *arrival)
+{
+	const __u16 *station = (const void *)tunnel->station, *destination = cursor->start;
+
+	if (tunnel->vlans != arrival->vlans)
+		return 0;
+	if (arrival->skb || !(station[0] | station[1] | station[2]))
+		return 1;
+	return !((station[0] ^ destination[0]) | (station[1] ^ destination[1]) | (station[2] ^ destination[2]));
+}
+
+static __always_inline struct tunnel *find_tunnel4(const struct cursor *cursor, const struct arrival *arrival,
+						   __be32 local, __be16 port)
 {
 	struct tunnel4_key key = { .local = local, .port = port };
 	struct tunnel *tunnel = bpf_map_lookup_elem(&tunnels4, &key);
 
-	return tunnel && tunnel->vlans == vlans ? tunnel : NULL;
+	return tunnel && is_way_of(tunnel, cursor, arrival) ? tunnel : NULL;
 }
 
-static __always_inline struct tunnel *find_tunnel6(const struct in6_addr *local, __be16 port, __u32 vlans)
+static __always_inline struct tunnel *find_tunnel6(const struct cursor *cursor, const struct arrival *arrival,
+						   const struct in6_addr *local, __be16 port)
 {
 	struct tunnel6_key key = { .port = port };
 	struct tunnel *tunnel;
 
 	__builtin_memcpy(key.local, local, sizeof(key.local));
 	tunnel = bpf_map_lookup_elem(&tunnels6, &key);
-	return tunnel && tunnel->vlans == vlans ? tunnel : NULL;
+	return tunnel && is_way_of(tunnel, cursor, arrival) ? tunnel : NULL;
 }
 
 /* What the socket would find a message by. */
@@ -70,7 +85,7 @@ static __always_inline int leave_odd4(struct cursor *cursor, const struct arriva
 		return LEAVE; /* the ports of a later fragment are in the first */
 	if (load_octets(arrival, cursor->at + ip->ihl * 4, &message, sizeof(message.udp) + 1))
 		return LEAVE;
-	if (message.type != AMT_MULTICAST_DATA || !find_tunnel4(ip->daddr, message.udp.dest, arrival->vlans))
+	if (message.type != AMT_MULTICAST_DATA || !find_tunnel4(cursor, arrival, ip->daddr, message.udp.dest))
 		return LEAVE;
 	return leave(ip->frag_off & bpf_htons(IPV4_FRAGMENT) ? OUTER_FRAGMENT : OUTER_OPTIONS);
 }
@@ -95,7 +110,7 @@ static __always_inline int leave_odd6(struct cursor *cursor, const struct arriva
 	}
 	if (load_octets(arrival, cursor->at + sizeof(*ip) + size, &message, sizeof(message.udp) + 1))
 		return LEAVE;
-	if (message.type != AMT_MULTICAST_DATA || !find_tunnel6(&ip->daddr, message.udp.dest, arrival->vlans))
+	if (message.type != AMT_MULTICAST_DATA || !find_tunnel6(cursor, arrival, &ip->daddr, message.udp.dest))
 		return LEAVE;
 	return leave(ip->nexthdr == IPPROTO_FRAGMENT ? OUTER_FRAGMENT : OUTER_OPTIONS);
 }
@@ -130,7 +145,7 @@ static __always_inline int judge_outer4(struct cursor *cursor, const struct arri
 		return leave_odd4(cursor, arrival);
 	if (amt->type != AMT_MULTICAST_DATA)
 		return LEAVE;
-	packet->tunnel = find_tunnel4(ip->daddr, udp->dest, arrival->vlans);
+	packet->tunnel = find_tunnel4(cursor, arrival, ip->daddr, udp->dest);
 	if (!packet->tunnel)
 		return LEAVE;
 	/* The kernel drops or cuts what does not agree with itself. */
@@ -160,7 +175,7 @@ static __always_inline int judge_outer6(struct cursor *cursor, const struct arri
 		return leave_odd6(cursor, arrival);
 	if (amt->type != AMT_MULTICAST_DATA)
 		return LEAVE;
-	packet->tunnel = find_tunnel6(&ip->daddr, udp->dest, arrival->vlans);
+	packet->tunnel = find_tunnel6(cursor, arrival, &ip->daddr, udp->dest);
 	if (!packet->tunnel)
 		return LEAVE;
 	length = sizeof(struct ipv6hdr) + bpf_ntohs(ip->payload_len);

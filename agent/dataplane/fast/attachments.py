@@ -13,7 +13,7 @@ from typing import Final
 
 from agent.dataplane.engine import TunnelSocket
 from agent.dataplane.fast.borrowed import BorrowedSettings
-from agent.dataplane.fast.layout import Plane
+from agent.dataplane.fast.layout import ANY_STATION, Plane
 from agent.net.bpf import BpfObject, Link, attach_tc, attach_xdp
 from agent.net.ethtool import Ethtool
 from agent.net.interfaces import Interface, InterfaceChange, InterfaceMonitor
@@ -139,6 +139,12 @@ class KernelUplinks:
         """Tags of a tunnel's frames where the programs see them: none, for a VLAN device has its own program (tc)."""
         return ()
 
+    def station(self, name: str) -> bytes:
+        """MAC address a tunnel's frames are for; `ANY_STATION` when it comes in on interfaces of several."""
+        tunnel = self._tunnels.get(name)
+        found = {self._mac(each) for each in tunnel.uplinks} if tunnel is not None else set()
+        return found.pop() if len(found) == 1 else ANY_STATION
+
     def interface(self, name: str) -> int | None:
         """Index of the interface a tunnel's data comes in on."""
         uplink = self._uplink_of(name)
@@ -179,6 +185,10 @@ class KernelUplinks:
     def _uplink_of(self, name: str) -> _Uplink | None:
         tunnel = self._tunnels.get(name)
         return None if tunnel is None or not tunnel.uplinks else self._uplinks.get(tunnel.uplinks[0])
+
+    def _mac(self, interface: str) -> bytes:
+        found = self._monitor.get(interface)
+        return found.mac if found is not None and len(found.mac) == len(ANY_STATION) else ANY_STATION
 
     def _explain(self, uplink: _Uplink, plane: Plane) -> str:
         if plane not in self._wished:
@@ -353,7 +363,7 @@ class KernelUplinks:
 
     def _state(self, name: str) -> object:
         reasons = tuple(self.reason(name, plane) for plane in sorted(_ANY))
-        return self.planes(name), self.local(name), self.interface(name), reasons
+        return self.planes(name), self.local(name), self.station(name), self.interface(name), reasons
 
 
 def _planes(uplink: _Uplink) -> frozenset[Plane]:

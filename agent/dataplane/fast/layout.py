@@ -56,7 +56,10 @@ EXCEPTIONS: Final = (
 )
 """Why data of a tunnel was left to the socket, by index in the map `exceptions`."""
 
-_tunnel_value = struct.Struct("=16s2sBxII")
+ANY_STATION: Final = bytes(6)
+"""In place of the MAC address of an uplink."""
+
+_tunnel_value = struct.Struct("=16s2sBxII6s2x")
 _channel_value = struct.Struct("=IIIIHBBB3x")
 _port_value = struct.Struct("=6s2x")
 _settings_value = struct.Struct("=II6s6s6s6s")
@@ -114,7 +117,9 @@ def tunnel_key(local: Endpoint) -> bytes:
     return local.address.packed + local.port.to_bytes(2, "big") + bytes(2)
 
 
-def tunnel_value(relay: Endpoint, slot: int, *, strict_port: bool, vlans: tuple[int, ...] = ()) -> bytes:
+def tunnel_value(
+    relay: Endpoint, slot: int, *, strict_port: bool, vlans: tuple[int, ...] = (), station: bytes = ANY_STATION
+) -> bytes:
     """What `struct tunnel` holds.
 
     Args:
@@ -123,10 +128,11 @@ def tunnel_value(relay: Endpoint, slot: int, *, strict_port: bool, vlans: tuple[
         strict_port: refuse data from another port of the relay.
         vlans: identifiers of the tags its frames carry on the interface the programs are attached to, the outermost
             first, two at most: the uplink may be a VLAN of that interface.
+        station: MAC address its frames are for; those for other stations are none of ours.
     """
     outermost, inner = (*vlans, 0, 0)[:2]
     tags = outermost << 16 | inner
-    return _tunnel_value.pack(relay.address.packed, relay.port.to_bytes(2, "big"), strict_port, tags, slot)
+    return _tunnel_value.pack(relay.address.packed, relay.port.to_bytes(2, "big"), strict_port, tags, slot, station)
 
 
 def group_key(group: Address) -> bytes:

@@ -14,7 +14,8 @@ class Uplinks(Protocol):
     """Interfaces that tunnels come in on, with the programs attached to them while a tunnel needs them.
 
     Attributes:
-        on_changed: called with a tunnel's name when what `planes`, `reason`, `local`, `vlans` or `interface` say
+        on_changed: called with a tunnel's name when what `planes`, `reason`, `local`, `vlans`, `station` or `interface`
+            say
             of it has changed: its uplink was made again, a program was attached or lost, our address is another one.
             Not called from within `add_tunnel` and `remove_tunnel`.
     """
@@ -41,6 +42,9 @@ class Uplinks(Protocol):
 
         Two at most; none where the programs are attached to the VLAN device itself.
         """
+
+    def station(self, name: str) -> bytes:
+        """MAC address a tunnel's frames are for; `ANY_STATION` when it comes in on interfaces of several."""
 
     def interface(self, name: str) -> int | None:
         """Index of the interface a tunnel's data comes in on."""

@@ -9,6 +9,7 @@
                             agent/dataplane/fast/layout.py, or `control`, or `kernel`
     needs ABILITY           an engine without it does what the sections `unseen DOWN` say instead; abilities are in
                             tests/forwarding/engines.py, with the reason why anybody is without them
+    counted REASON          what an engine without the ability refuses the packet for
     frame                   followed by indented lines; a frame the relay sends, in this order
     expect forward          `forward DOWN` follows for every frame that leaves, in this order
     expect refuse REASON    nothing leaves, and the reason is counted once
@@ -40,6 +41,7 @@ class Case:
     choice: str = ""
     left: str = ""
     needs: str = ""
+    counted: str = ""
     frames: list[bytes] = field(default_factory=list)
     expect: str = "forward"
     reasons: tuple[str, ...] = ()
@@ -72,6 +74,7 @@ def write(case: Case) -> list[str]:
     lines += [f"outer {case.outer}", f"link {case.link}"]
     lines += [f"left {case.left}"] if case.left else []
     lines += [f"needs {case.needs}"] if case.needs else []
+    lines += [f"counted {case.counted}"] if case.counted else []
     for frame in case.frames:
         lines += ["frame", *_octets(frame, outer=True)]
     lines.append(" ".join(("expect", case.expect, *case.reasons)))
@@ -189,7 +192,7 @@ def _read_word(
     elif word == "outer":
         case.outer = int(value)
     else:
-        assert word in {"rfc", "choice", "link", "left", "needs"}, f"{case.name}: unknown word {word}"
+        assert word in {"rfc", "choice", "link", "left", "needs", "counted"}, f"{case.name}: unknown word {word}"
         setattr(case, word, value)
 
 

@@ -53,6 +53,7 @@ class Inner:
     result: tuple[bytes, ...] = ()  # where what leaves is not the packet one hop on
     needs: str = ""
     unseen: tuple[bytes, ...] = ()  # what leaves an engine without the ability
+    counted: str = ""  # what such an engine refuses it for
 
 
 def cases(rows: Iterator[Inner]) -> Iterator[Case]:
@@ -66,7 +67,7 @@ def through(row: Inner, outer: int) -> Case:
     """A row through one kind of tunnel; what does not fit the uplink comes in outer fragments."""
     packets = fragments(datagram(outer, DATA + row.packet), UPLINK_MTU[row.link])
     left = row.left or ("outer_fragment" if len(packets) > 1 else "")
-    case = Case(f"{row.name}-through-{outer}", row.rfc, outer, row.link, row.choice, left, row.needs)
+    case = Case(f"{row.name}-through-{outer}", row.rfc, outer, row.link, row.choice, left, row.needs, row.counted)
     case.unseen = [("down0", with_frame(packet, "down0")) for packet in row.unseen]
     case.frames = [to_gateway(packet) for packet in packets]
     if row.outcome == "forward":
@@ -216,8 +217,6 @@ def transport() -> Iterator[Inner]:
         "nothing",
         choice=kept,
         left="inner_options",
-        needs="keeps_igmp",
-        unseen=(one_hop_on(igmp),),
     )
     for protocol in (6, 47, 50, 58, 59, 132, 253):
         yield Inner(f"next-header-{protocol}", "RFC 8200 §4.7", ipv6(counting(100), next_header=protocol))
@@ -271,9 +270,9 @@ def addresses() -> Iterator[Inner]:
     for source in ("::", "::1", "fe80::7", "febf::7", "ff02::1", "ff3e::8000:1"):
         yield Inner(f"source-{source}", "RFC 4291 §2.5.2, §2.5.3, §2.5.6, §2.7", came_from(source), HEADER)
     for source in ("10.82.0.9", "10.82.0.1", "10.82.255.255", "fd82::9", "fd82:ffff:ffff:ffff:ffff:ffff:ffff:ffff"):
-        yield Inner(
-            f"source-{source}", "RFC 7450 §6 (a host of ours cannot be behind a relay)", came_from(source), LOCAL
-        )
+        rule = "RFC 7450 §6 (a host of ours cannot be behind a relay)"
+        unknown = {} if source in LOCAL_SOURCE.values() else {"needs": "knows_local_networks", "counted": UNSUBSCRIBED}
+        yield Inner(f"source-{source}", rule, came_from(source), LOCAL, **unknown)
     for source in ("198.51.100.11", "198.51.100.9", "10.83.0.9", "10.81.255.255", "2001:db8:51::11", "fd83::9"):
         yield Inner(f"source-{source}", "RFC 4607 §4.2", came_from(source), UNSUBSCRIBED)
     for group in (
