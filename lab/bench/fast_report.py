@@ -317,7 +317,7 @@ def soak_section(results: DataplaneResults) -> str:
     text = (
         "At 90 % of the rate without loss channels join and leave at 100/s, 64 carry packets to 2 interfaces, 48 of"
         " them throughout. Every packet has to be accounted for, exactly; afterwards the maps have no channel, the"
-        " kernel no route, program, filter or interface of the agent. What a full ring of the sender's own link refused"
+        " kernel no route, program or interface of the agent. What a full ring of the sender's own link refused"
         " never came to the gateway. Made by `python -m lab.bench dataplane --soak 600`.\n\n"
     )
     headings = ("engine", "time", "packets/s", "joins and leaves", "resident", "packets", "problems")
