@@ -20,7 +20,7 @@ from agent.dataplane.fast.port import Port
 from agent.dataplane.fast.watchdog import Watchdog
 from agent.dataplane.userspace import UserspaceEngine
 from agent.dataplane.userspace_flow import DONT_FRAGMENT_SOURCE
-from agent.net.bpf import BpfUnavailableError
+from agent.net.bpf import BpfError, BpfUnavailableError
 from agent.net.dont_fragment import DontFragmentError, DontFragmentRule
 from agent.net.tap import Tap
 from agent.protocol.channels import Channel
@@ -72,7 +72,10 @@ class FastEngine:
         except (BpfUnavailableError, OSError) as error:
             self._unavailable = str(error)
         else:
-            self._build(loop, configuration, slow, programs)
+            try:
+                self._build(loop, configuration, slow, programs)
+            except (BpfUnavailableError, BpfError) as error:
+                self._unavailable = str(error)
         self._explain()
 
     def _build(

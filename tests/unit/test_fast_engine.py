@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 from types import SimpleNamespace
 
 import pytest
 
+from agent.dataplane.fast import loaded
 from agent.dataplane.fast.layout import Plane
-from agent.net.bpf import BpfUnavailableError
+from agent.dataplane.fast.loaded import LoadedPrograms
+from agent.net.bpf import BpfError, BpfUnavailableError
 from agent.service import fast_engine
 from agent.service.config import parse
 from agent.service.fast_engine import FastEngine
@@ -92,3 +95,42 @@ def test_without_bpf_userspace_works_alone_and_the_reason_is_told(monkeypatch):
     assert "libbpf.so.1 is missing" in fast.reason
     (problem,) = fast.problems()
     assert (problem.code, "libbpf.so.1 is missing" in problem.message) == ("engine_not_usable", True)
+
+
+@pytest.mark.parametrize("error", [BpfUnavailableError("no executable memory"), BpfError(errno.EMFILE, "no ring")])
+def test_userspace_works_alone_when_events_of_loaded_programs_cannot_be_read(monkeypatch, error):
+    world = World(monkeypatch)
+
+    def refuse(*_arguments, **_options):
+        raise error
+
+    monkeypatch.setattr(fast_engine, "AcceleratedEngine", refuse)
+    fast = build("xdp")
+    assert (fast.engine, fast.planes, world.open) == ("slow", (), [])
+    assert str(error) in fast.reason
+
+
+@pytest.mark.parametrize("refuses", ["probe", "settings"])
+def test_nothing_stays_loaded_when_a_part_cannot_be_had(monkeypatch, refuses):
+    closed = []
+
+    class Loaded:
+        def __init__(self, name, **_options):
+            if name == refuses:
+                raise BpfUnavailableError(name)
+            self.name = name
+
+        def map(self, _name):
+            return self
+
+        def update(self, _key, _value):
+            raise BpfError(errno.ENOMEM, "settings")
+
+        def close(self):
+            closed.append(self.name)
+
+    monkeypatch.setattr(loaded, "load", Loaded)
+    monkeypatch.setattr(loaded, "possible_cpus", lambda: 2)
+    with pytest.raises((BpfUnavailableError, BpfError), match=refuses):
+        LoadedPrograms(7, 0)
+    assert closed == {"probe": ["gateway"], "settings": ["probe", "gateway"]}[refuses]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Final, cast
 
 from agent.dataplane.fast.layout import MOST_CHANNELS, TRAFFIC, index_key, settings_value
@@ -15,7 +16,7 @@ from agent.net.bpf import BpfObject, MapKind, RingBuffer, create_map, live_frame
 from agent.net.bpf.maps import possible_cpus
 
 _DEVMAP_VALUE: Final = 8  # struct bpf_devmap_val
-_MOST_RECEIVE_CPUS: Final = 128  # of layout.h
+_MOST_RECEIVE_CPUS: Final = 128  # of the configuration
 _COUNTERS_MEMORY: Final = 32 << 20
 _FEWEST_SLOTS: Final = 16_384
 
@@ -42,6 +43,7 @@ class LoadedPrograms:
 
     Raises:
         BpfUnavailableError: this host cannot run them; the message says why.
+        OSError: the kernel refused to fill a map; nothing stays loaded.
 
     Attributes:
         gateway: the object.
@@ -54,16 +56,16 @@ class LoadedPrograms:
         self.gateway: BpfObject = load(
             "gateway", entries={"channel_counters": self.channel_slots, "receive_cpus": min(cpus, _MOST_RECEIVE_CPUS)}
         )
-        try:
+        with ExitStack() as opened:
+            opened.callback(self.gateway.close)
             self._probe = load("probe")
-        except BaseException:
-            self.gateway.close()
-            raise
-        cores = open_queues(self.gateway, cores_of(receive_cores))
-        value = settings_value(
-            tunnel_interface, cores, PLAIN_SOURCE, DONT_FRAGMENT_SOURCE, _secret_address(), _secret_address()
-        )
-        self.gateway.map("settings").update(index_key(0), value)
+            opened.callback(self._probe.close)
+            cores = open_queues(self.gateway, cores_of(receive_cores))
+            value = settings_value(
+                tunnel_interface, cores, PLAIN_SOURCE, DONT_FRAGMENT_SOURCE, _secret_address(), _secret_address()
+            )
+            self.gateway.map("settings").update(index_key(0), value)
+            opened.pop_all()
 
     def map(self, name: str) -> Map:
         """One of the object's maps."""
