@@ -108,7 +108,7 @@ class CountedStream:
 
     def stop(self) -> int:
         """End the sender; what it sent, or one less when it was ended between sending and counting."""
-        self.sender.send_signal(signal.SIGINT)
+        self.sender.send_signal(signal.SIGTERM)
         return self.sent()
 
     def sent(self) -> int:

@@ -28,8 +28,8 @@ settings.load_profile(os.environ.get("FUZZ_PROFILE", "ci"))
 
 LONG = ("interop", "crash", "acceptance", "docs", "secrets")
 """Folders that take long: processes that share the tests begin with them."""
-WHOLE = frozenset({"interop", "acceptance"})
-"""Folders for one process: labs of namespaces are made one after the other, and one manager serves all stories."""
+WHOLE = frozenset({"acceptance"})
+"""Folders for one process: one manager serves all stories."""
 
 
 def _folder(node_id: str) -> str:

@@ -248,7 +248,8 @@ class Fanout:
             if tunnels:
                 flow = self._flows.add(key, channel, now)
                 flow.send_list = self._list_of(tunnels)
-                self._fresh.append(flow)
+                if self.offload.kernel is not None:
+                    self._fresh.append(flow)
                 return flow
             reason = reason or Refusal.NOT_SUBSCRIBED
             self._flows.refuse(key, reason)

@@ -81,7 +81,7 @@ def test_packets_that_claim_to_be_shorter_than_a_header_are_counted_by_the_machi
         link.link.arrive(bytes(data))
     assert link.link.counters.receive_errors == 0
     assert sum(link.machine.refused.values()) > 20
-    assert caplog.records == []
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
 
 
 @pytest.mark.parametrize("link", [Family.IPV4], indirect=True)

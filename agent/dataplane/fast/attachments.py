@@ -243,12 +243,12 @@ class KernelUplinks:
         wants_xdp, wants_tc = self._wanted()
 
         def detach() -> None:
-            for uplink in self._uplinks.values():
-                if not wants_xdp and uplink.xdp is not None:
-                    uplink.xdp.close()
+            for name, uplink in self._uplinks.items():
+                if not wants_xdp:
+                    _close(name, uplink.xdp)
                     uplink.xdp = None
-                if not wants_tc and uplink.tc is not None:
-                    uplink.tc.close()
+                if not wants_tc:
+                    _close(name, uplink.tc)
                     uplink.tc = None
 
         self._tell_after(detach)
@@ -285,8 +285,7 @@ class KernelUplinks:
         if error.errno in {errno.EBUSY, errno.EEXIST}:
             return f"another XDP program is attached to {name}"
         if error.errno in {errno.EOPNOTSUPP, errno.EINVAL}:
-            driver = self._ethtool.driver(name)
-            return f"the driver of {name} ({driver or 'unknown'}) has no native XDP"
+            return f"the driver of {name} has no native XDP"
         return f"no XDP program can be attached to {name}: {error.strerror}"
 
     def _join(self, name: str, uplink: _Uplink) -> None:
@@ -322,12 +321,8 @@ class KernelUplinks:
         self._borrowed.give_back(index)
 
     def _detach(self, name: str, uplink: _Uplink) -> None:
-        for link in (uplink.xdp, uplink.tc):
-            if link is not None:
-                try:
-                    link.close()
-                except OSError as error:  # its interface is gone, and the program with it
-                    _log.debug("program not detached interface=%s: %s", name, error)
+        _close(name, uplink.xdp)
+        _close(name, uplink.tc)
         self._leave_as_found(uplink.index)
         uplink.xdp = uplink.tc = None
         uplink.reasons.clear()
@@ -364,6 +359,14 @@ class KernelUplinks:
     def _state(self, name: str) -> object:
         reasons = tuple(self.reason(name, plane) for plane in sorted(_ANY))
         return self.planes(name), self.local(name), self.station(name), self.interface(name), reasons
+
+
+def _close(name: str, link: Link | None) -> None:
+    if link is not None:
+        try:
+            link.close()
+        except OSError as error:  # its interface is gone, and the program with it
+            _log.debug("program not detached interface=%s: %s", name, error)
 
 
 def _planes(uplink: _Uplink) -> frozenset[Plane]:
