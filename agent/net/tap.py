@@ -10,9 +10,11 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
+import logging
 import os
 import socket
 import struct
+import time
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from typing import Final, Self
@@ -22,12 +24,18 @@ from pyroute2 import IPRoute, NetlinkError
 from agent.net.rtnetlink import with_rtnetlink
 from agent.net.sysctl import read_sysctl, write_sysctl
 
+_log = logging.getLogger(__name__)
+
 VIRTIO_HEADER_SIZE: Final = 10
 """Octets of struct virtio_net_hdr before every frame."""
 
 _TUNSETIFF: Final = 0x400454CA
 _TUNSETPERSIST: Final = 0x400454CB
+_TUNSETCARRIER: Final = 0x400454E2
 _TUNSETOFFLOAD: Final = 0x400454D0
+_SIOCGIFFLAGS: Final = 0x8913
+_IFF_RUNNING: Final = 0x40
+_LOWERED_SECONDS: Final = 2.0  # linkwatch waits a second between two rounds
 _IFF_TAP, _IFF_NO_PI, _IFF_VNET_HDR = 0x0002, 0x1000, 0x4000
 _TUN_F_CSUM, _TUN_F_TSO4, _TUN_F_TSO6, _TUN_F_USO4, _TUN_F_USO6 = 0x01, 0x02, 0x04, 0x20, 0x40
 _NAME_SIZE: Final = 16  # IFNAMSIZ, with the closing NUL
@@ -102,6 +110,22 @@ class Tap:
             os.close(self.fd)
             self.fd = -1
 
+    def lower(self) -> None:
+        """Take the carrier away and wait until the kernel's routes know, before anything that kept traffic away goes.
+
+        Closing the descriptor does the same, but the kernel tells its routing tables up to a second later (linkwatch).
+        """
+        if self.fd < 0:
+            return
+        try:
+            fcntl.ioctl(self.fd, _TUNSETCARRIER, struct.pack("i", 0))
+        except OSError as error:  # Linux before 5.0
+            _log.debug("carrier stays interface=%s: %s", self.name, error)
+            return
+        deadline = time.monotonic() + _LOWERED_SECONDS
+        while _is_running(self.name) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
     def remove(self) -> None:
         """Close the descriptor and remove the interface."""
         if self.fd >= 0:
@@ -169,6 +193,16 @@ class Tap:
     def _have_an_address(self, route: IPRoute) -> None:
         if not route.get_addr(index=self.index, family=socket.AF_INET):
             _add_address(route, self.index, _DUMMY_ADDRESS)
+
+
+def _is_running(name: str) -> bool:
+    """Whether routes out of an interface count: its operational state, not what the driver says this moment."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            answer = fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("16sH22x", name.encode(), 0))
+        except OSError:
+            return False
+    return bool(struct.unpack_from("H", answer, 16)[0] & _IFF_RUNNING)
 
 
 def hardware_address_for(name: str) -> str:

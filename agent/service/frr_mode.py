@@ -100,6 +100,7 @@ class FrrMode:
             OSError: the kernel refuses the rules.
         """
         self._configuration = configuration
+        self._tap = tap
         section, gateway = configuration.frr, configuration.gateway
         former = (*gateway.tunnel_addresses, "192.0.0.8/32") if _has_ipv4(section.router_address) else ()
         use_only(tap, section.router_address, former)
@@ -148,6 +149,7 @@ class FrrMode:
         """Stop reading and take the rules away; to be called before the tap is closed, and safe to call twice."""
         self.neighbor.close()
         if self.rules is not None:
+            self._tap.lower()  # or FRR's half-default routes would have all unicast for as long as they lead there
             self.rules.close()
 
 

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from agent.net.short_routes import read_short_routes
+from agent.net.tap import Tap, TapSettings
 from agent.net.unicast_rules import PROTOCOL, UnicastRules
 from agent.protocol.channels import Family
 from lab.own_namespace import ip, missing_for_own_namespace, run_in_own_namespace, until, wait_for_carrier
@@ -147,6 +148,24 @@ def test_what_a_killed_agent_left_is_taken_over():
         kept.close()
         assert not ours()
         assert listed_rules() == (0, 0)
+
+    run_in_own_namespace(scenario)
+
+
+def test_routes_out_of_a_lowered_tunnel_interface_count_no_more_at_once():
+    """Within one second as often as this, the kernel would tell its routes of a closed descriptor too late."""
+
+    async def scenario():
+        make_host()
+        ip("link del amt0")
+        for _ in range(3):
+            with Tap(TapSettings("amt0")) as tap:
+                await until(lambda: "LOWER_UP" in subprocess.getoutput("ip link show amt0"))
+                kept = rules()
+                ip("route replace 0.0.0.0/1 dev amt0", "route replace 128.0.0.0/1 dev amt0")
+                tap.lower()
+                kept.close()
+                assert way(Family.IPV4) == "up0"
 
     run_in_own_namespace(scenario)
 
