@@ -95,7 +95,7 @@ class Scenario(Ensemble):
         asked = topology.FAULTY_RELAY if faulty else topology.RELAY
         configuration = gateway_configuration(
             names.downstream_interfaces,
-            [str(asked.ipv4)] if faulty else [str(asked.ipv4), str(asked.ipv6)],
+            [str(asked.ipv4)] if faulty or names.translate else [str(asked.ipv4), str(asked.ipv6)],
             sections=sections,
             **(gateway or {}),
         )

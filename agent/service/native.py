@@ -1,4 +1,4 @@
-"""Native first: a source the domain can reach by itself is never asked of a relay (RFC 8313 §3.3).
+"""Native first: no relay is asked for a source whose native router is known (RFC 8313 §3.3).
 
 The unicast route to a source decides (RFC 7761 §4.2, RPF). It is native when the route leads onto a downstream or
 native link, or to a PIM neighbour there; a default route out of a downstream interface says nothing, since whatever is
