@@ -118,15 +118,22 @@ class AcceleratedEngine:
     @property
     def details(self) -> dict[str, str]:
         """How the engine works on this host."""
-        counts = {PLANE_NAMES[plane]: count for plane, count in self._channels.planes.items() if count}
-        left = {name: count for name, count in zip(EXCEPTIONS, self._exceptions.all()[0], strict=False) if count}
         return {
             **self._slow.details,
-            "planes": ", ".join(PLANE_NAMES[plane] for plane in self._planner.planes) or "userspace",
-            "channels": _listed(counts) or "none",
-            "exceptions": _listed(left) or "none",
             **({"lost_events": str(self._events.lost)} if self._events.lost else {}),
         }
+
+    def channels(self) -> dict[Plane, int]:
+        """How many channels each plane forwards; planes without any are left out."""
+        return {plane: count for plane, count in self._channels.planes.items() if count}
+
+    def exceptions(self) -> dict[str, int]:
+        """Data of tunnels that the programs left to the sockets, by reason (`fast.layout.EXCEPTIONS`)."""
+        return {name: count for name, count in zip(EXCEPTIONS, self._exceptions.all()[0], strict=False) if count}
+
+    def forwarded_by_userspace(self) -> Traffic:
+        """What the programs left to the sockets, and userspace handed on."""
+        return self._slow.counters().forwarded
 
     def choose(self, planes: Sequence[Plane]) -> None:
         """Use these planes from now on, the best first; channels move over with no gap.
@@ -349,7 +356,3 @@ class AcceleratedEngine:
 
     def _tell_unknown_source(self, channel: Channel, interface: str) -> None:
         self.on_unknown_source(channel, interface)
-
-
-def _listed(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in counts.items())

@@ -90,6 +90,11 @@ class RelayDataPlane:
         self._check = loop.call_later(_CHECK_EVERY, self._check_interfaces)
 
     @property
+    def name(self) -> str:
+        """The best plane in use: `tc` where the kernel sends what it can, else `userspace`."""
+        return "userspace" if self._fanout.offload.kernel is None else "tc"
+
+    @property
     def details(self) -> dict[str, str]:
         """How packets travel on this host, for `status` and `doctor`."""
         how = "packet socket, recvmmsg"

@@ -39,7 +39,7 @@ from agent.service.model import (
     StatisticsReport,
     TunnelStatus,
 )
-from agent.service.plane_views import engine_status, exceptions
+from agent.service.plane_views import engine_status
 from agent.service.port import RefusedError
 from agent.service.relay_role import RelayRole
 from agent.service.relay_views import RelayViews
@@ -130,15 +130,15 @@ class Agent:
 
     def statistics(self) -> StatisticsReport:
         """Counters since the start."""
-        forwarded = self._views.forwarded()
+        forwarded, refused = self._views.forwarding()
         usage = resource.getrusage(resource.RUSAGE_SELF)
         return StatisticsReport(
             collected_at=datetime.now(UTC),
             uptime=self._clock.uptime,
             forwarded_packets=forwarded.packets,
             forwarded_bytes=forwarded.bytes,
-            refused=self._views.refused(),
-            exceptions=self._exceptions(),
+            refused=refused,
+            exceptions=self._role.fast.exceptions() if isinstance(self._role, GatewayRole) else {},
             control=self._views.control(),
             cpu_seconds=usage.ru_utime + usage.ru_stime,
             resident_bytes=_resident_bytes(),
@@ -205,11 +205,8 @@ class Agent:
     def _engine(self) -> EngineStatus:
         if isinstance(self._role, GatewayRole):
             return engine_status(self._role.fast, self._role.configuration)
-        choice = self._role.configuration.dataplane.engine
-        return EngineStatus(name="userspace", configured=choice.value, details=self._role.data.details)
-
-    def _exceptions(self) -> dict[str, int]:
-        return exceptions(self._role.engine) if isinstance(self._role, GatewayRole) else {}
+        data, choice = self._role.data, self._role.configuration.dataplane.engine
+        return EngineStatus(name=data.name, configured=choice.value, details=data.details)
 
 
 def run(config_path: Path) -> int:

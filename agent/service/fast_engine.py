@@ -127,6 +127,14 @@ class FastEngine:
             return self.engine.explain(channel)
         return Plane.USERSPACE, ""
 
+    def channels(self) -> dict[Plane, int]:
+        """How many channels each plane forwards; nothing where userspace works alone."""
+        return self.engine.channels() if isinstance(self.engine, AcceleratedEngine) else {}
+
+    def exceptions(self) -> dict[str, int]:
+        """Packets of tunnels that the programs left to userspace, by reason."""
+        return self.engine.exceptions() if isinstance(self.engine, AcceleratedEngine) else {}
+
     def choose(self, configuration: Configuration) -> None:
         """Forward as another configuration says; no channel is interrupted."""
         if configuration.dataplane.engine is self.choice:

@@ -100,13 +100,10 @@ class GatewayViews:
         ]
         return [*self._pim.neighbors(), *queriers]
 
-    def refused(self) -> dict[str, int]:
-        """Packets the engine did not forward, by reason."""
-        return {reason.value: count for reason, count in self._role.engine.counters().refused.items()}
-
-    def forwarded(self) -> Traffic:
-        """Everything the engine handed on since it started."""
-        return self._role.engine.counters().forwarded
+    def forwarding(self) -> tuple[Traffic, dict[str, int]]:
+        """Everything the engine handed on since it started, and packets it did not, by reason: of one moment."""
+        counters = self._role.engine.counters()
+        return counters.forwarded, {reason.value: count for reason, count in counters.refused.items()}
 
     def control(self) -> dict[str, dict[str, int]]:
         """Counters of the machines, summed over tunnels and interfaces."""

@@ -55,24 +55,24 @@ class PlaneChoice(Protocol):
     def explain(self, channel: Channel) -> tuple[Plane, str]:
         """Who forwards a channel, and why no better plane does."""
 
+    def channels(self) -> Mapping[Plane, int]:
+        """How many channels each plane forwards."""
+
+    def exceptions(self) -> Mapping[str, int]:
+        """Packets of tunnels that the programs left to userspace, by reason."""
+
 
 def engine_status(fast: PlaneChoice, configuration: Configuration) -> EngineStatus:
     """The engine in use, with the planes of every interface of the configuration."""
-    details = dict(fast.engine.details)
     return EngineStatus(
         name=fast.engine.name,
         configured=fast.choice.value,
         reason=fast.reason,
         interfaces=list(_interfaces(fast, configuration)) if fast.planes else [],
-        channels=_counts(details.pop("channels", "")),
-        exceptions=exceptions(fast.engine),
-        details={key: value for key, value in details.items() if key not in {"planes", "exceptions"}},
+        channels={PLANE_NAMES[plane]: count for plane, count in fast.channels().items()},
+        exceptions=dict(fast.exceptions()),
+        details=fast.engine.details,
     )
-
-
-def exceptions(engine: Engine) -> dict[str, int]:
-    """Packets of tunnels that a fast plane left to userspace, by reason."""
-    return _counts(engine.details.get("exceptions", ""))
 
 
 def channel_plane(fast: PlaneChoice, channel: Channel, *, is_native: bool) -> tuple[ChannelPlane, str | None]:
@@ -127,9 +127,3 @@ def _probe(port: Port) -> ProbeState:
     if Plane.XDP in port.planes:
         return ProbeState.PASSED
     return ProbeState.PENDING if port.reasons.get(Plane.XDP) == _PENDING else ProbeState.FAILED
-
-
-def _counts(listed: str) -> dict[str, int]:
-    """From `xdp 3, tc 1`, as the engine's details list what they count, to numbers by name."""
-    words = (item.rpartition(" ") for item in listed.split(", "))
-    return {name: int(number) for name, _, number in words if name and number.isdecimal()}

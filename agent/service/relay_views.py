@@ -74,18 +74,17 @@ class RelayViews:
         """None: a relay joins like a host and elects nobody."""
         return []
 
-    def refused(self) -> dict[str, int]:
-        """Native packets not sent on or not captured, by reason, and tunnel packets the kernel did not take."""
+    def forwarding(self) -> tuple[Traffic, dict[str, int]]:
+        """Everything sent into tunnels, and what was not, of one moment.
+
+        By reason: native packets not sent on or not captured, and tunnel packets the kernel did not take.
+        """
         counters = self._role.data.counters()
         refused = {reason.value: count for reason, count in counters.refused.items()}
         refused |= {f"send_{name.lower()}": count for name, count in counters.errors.items()}
         refused |= {f"capture_{name.lower()}": count for name, count in counters.capture_errors.items()}
         refused["capture_overflow"] = sum(counters.capture_dropped.values())
-        return {reason: count for reason, count in refused.items() if count}
-
-    def forwarded(self) -> Traffic:
-        """Everything sent into tunnels."""
-        return self._role.data.counters().sent
+        return counters.sent, {reason: count for reason, count in refused.items() if count}
 
     def control(self) -> dict[str, dict[str, int]]:
         """Counters of the relay machine."""

@@ -52,8 +52,8 @@ class FastBorder(Border):
 
     def exceptions(self) -> int:
         """Packets userspace forwarded."""
-        engine = self.engine if self.fast is None else self.fast._slow  # noqa: SLF001 - it tells sums alone
-        return engine.counters().forwarded.packets
+        forwarded = self.engine.counters().forwarded if self.fast is None else self.fast.forwarded_by_userspace()
+        return forwarded.packets
 
     def left(self) -> dict[str, Any]:
         """How many entries the maps still have, by name."""

@@ -233,7 +233,7 @@ def test_a_channel_the_map_has_no_room_for_goes_through_userspace(border: Border
     border.run_until(lambda: "no room" in border.fast.explain(channel)[1])
     relay.send(*packets(0))
     border.run_until(lambda: wire.collect() == [one_hop_on(packet) for packet in packets(0)])
-    assert "new_source 5" in border.fast.details["exceptions"]
+    assert border.fast.exceptions()["new_source"] == 5
     for key in others:
         entries.delete(key)
     border.forward(4)

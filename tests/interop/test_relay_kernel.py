@@ -190,6 +190,7 @@ async def test_userspace_and_kernel_take_over_from_each_other_while_packets_flow
             await until(lambda number=number: len(gateway.poll()) == number)
             plane.set_kernel(enabled=number == 40)
             assert plane.details["kernel"].startswith("in the kernel" if number == 40 else "no: switched off")
+            assert plane.name == ("tc" if number == 40 else "userspace")
         rig.frames(packet)
         await asyncio.sleep(0)
     await gets(gateway, [forwarded(packet) for packet in packets])

@@ -28,8 +28,7 @@ class FakeFast:
 
     def __init__(self, choice=EngineChoice.AUTO, planes=(Plane.XDP, Plane.TC), uplinks=None, ports=None):
         self.choice, self.planes, self.reason = choice, planes, "as told"
-        details = {"segmentation": "per packet", "planes": "xdp, tc", "channels": "xdp 3, tc 1"}
-        self.engine = SimpleNamespace(name="xdp", details=details | {"exceptions": "too_big 7, outer_fragment 2"})
+        self.engine = SimpleNamespace(name="xdp", details={"segmentation": "per packet"})
         self._uplinks, self._ports = uplinks or {}, ports or {}
         self.said = (Plane.TC, "xdp: eth1: its driver (x) says no")
 
@@ -41,6 +40,12 @@ class FakeFast:
 
     def explain(self, channel):
         return self.said
+
+    def channels(self):
+        return {Plane.XDP: 3, Plane.TC: 1}
+
+    def exceptions(self):
+        return {"too_big": 7, "outer_fragment": 2}
 
 
 def interfaces(fast):

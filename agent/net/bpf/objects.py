@@ -58,10 +58,6 @@ class BpfObject:
             raise KeyError(f"{name} was not loaded")
         return fd
 
-    def has_program(self, name: str) -> bool:
-        """Whether a program of that name was loaded."""
-        return self._programs.get(name, -1) >= 0
-
     def close(self) -> None:
         """Close all descriptors; the kernel keeps what links and other maps still use."""
         if self._handle is not None:
