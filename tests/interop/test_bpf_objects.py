@@ -116,9 +116,17 @@ def small(compiled):
     return compiled("small", SOURCE)
 
 
+def keep_silent(interface):
+    """Have the kernel send nothing of its own: no listener reports, no router solicitations."""
+    Path(f"/proc/sys/net/ipv6/conf/{interface}/disable_ipv6").write_text("1")
+
+
 def in_namespace(scenario):
     async def run():
-        ip("link add dev a0 type veth peer name a1", "link set a0 up", "link set a1 up")
+        ip("link add dev a0 type veth peer name a1")
+        keep_silent("a0")
+        keep_silent("a1")
+        ip("link set a0 up", "link set a1 up")
         scenario(socket.if_nametoindex("a0"))
 
     run_in_own_namespace(run)
@@ -319,7 +327,6 @@ def test_the_verifier_s_last_words_are_in_the_error(compiled):
 
 def test_a_program_not_chosen_is_not_there(small):
     with load(small, programs={"seen"}) as loaded:
-        assert loaded.has_program("seen")
-        assert not loaded.has_program("judge")
+        assert loaded.program("seen") >= 0
         with pytest.raises(KeyError):
             loaded.program("judge")
