@@ -10,6 +10,9 @@ from lab.topology import SSM_GROUP_IPV4, SSM_GROUP_IPV6
 pytestmark = pytest.mark.root
 
 RATE, SECONDS = 1000, 2.0
+A_FEW = 20
+"""Packets that others may overtake: when a process along the way is moved to another processor, what it sends goes into
+that one's queue, and the kernel does not wait until the former one's is empty."""
 
 
 @pytest.mark.parametrize("group", [SSM_GROUP_IPV4, SSM_GROUP_IPV6])
@@ -28,7 +31,8 @@ def test_a_stream_arrives_whole(make_scenario, configured, forwards, group):
     sent = stream.sent()
     for figures in stream.finish(sent):
         assert (figures["first_sequence"], figures["received"]) == (0, sent), figures
-        assert (figures["lost"], figures["duplicates"], figures["reordered"]) == (0, 0, 0), figures
+        assert (figures["lost"], figures["duplicates"]) == (0, 0), figures
+        assert figures["reordered"] <= A_FEW, figures
     assert scenario.border.get("statistics")["forwarded_packets"] == sent
 
 
@@ -39,7 +43,8 @@ def test_auto_uses_tc_where_a_far_end_takes_no_redirected_frames_and_says_why(ma
     assert "GRO" in why_not(scenario.border, "down0", "xdp", "downstream")
     sent = stream.sent()
     (figures,) = stream.finish(sent)
-    assert (figures["received"], figures["lost"], figures["reordered"]) == (sent, 0, 0), figures
+    assert (figures["received"], figures["lost"]) == (sent, 0), figures
+    assert figures["reordered"] <= A_FEW, figures
 
 
 def test_a_far_end_that_changes_while_a_stream_flows_changes_the_plane(make_scenario):
