@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from itertools import count
+from types import SimpleNamespace
 
 import pytest
 
@@ -14,6 +16,7 @@ from agent.dataplane.fast.planning import Planner, Wish
 from agent.dataplane.fast.port import Port
 from agent.dataplane.fast.sets import InterfaceSets
 from agent.dataplane.fast.slots import GRACE, NoRoomError, Slots
+from agent.net.bpf.maps import BpfMap
 from agent.protocol.channels import Channel
 
 CHANNEL = Channel.parse("198.51.100.1", "232.1.1.1")
@@ -262,3 +265,41 @@ def test_without_a_wish_everything_stays_in_userspace_without_a_reason() -> None
     planner = Planner(Ports(LAN), Tunnels())  # type: ignore[arg-type]
     plan = planner.plan(CHANNEL, Wish(frozenset(("relay",)), frozenset(("lan",))))
     assert (plan.plane, plan.reason) == (Plane.USERSPACE, "")
+
+
+class SlowMap(FakeMap):
+    """Counters that take some time to read."""
+
+    def __init__(self, loop: FakeLoop, seconds: float) -> None:
+        super().__init__()
+        self.loop, self.seconds, self.readings = loop, seconds, 0
+
+    def columns(self, first: int, count: int) -> tuple[list[int], ...]:
+        self.readings += 1
+        self.loop.now += self.seconds
+        return super().columns(first, count)
+
+
+@pytest.mark.parametrize("seconds", [0.0004, 0.01, 0.06])
+def test_snapshots_take_their_share_of_a_processor_however_often_they_are_asked_for(seconds: float) -> None:
+    loop = FakeLoop()
+    counters = SlowMap(loop, seconds)
+    array = CounterArray(counters, 2, loop.time, 100)
+    while loop.now < 10:
+        array.used += 1  # channels join all the time
+        array.all()
+        array.soon(3)
+        array.lately(5)
+        loop.now += 0.002
+    assert 0.5 < counters.readings * seconds / loop.now * 20 < 1.1
+
+
+@pytest.mark.parametrize("cpus", [1, 8, 9, 64])
+def test_numbers_are_summed_over_processors(cpus: int) -> None:
+    chosen = random.Random(cpus)
+    values = [[(chosen.randrange(1 << 40), chosen.randrange(1 << 50)) for _ in range(cpus)] for _ in range(50)]
+    octets = b"".join(TRAFFIC.pack(*each) for element in values for each in element)
+    table = SimpleNamespace(_stride=TRAFFIC.size, _cpus=cpus)
+    packets, lengths = BpfMap._sum(table, memoryview(octets).cast("Q"))  # type: ignore[arg-type]
+    assert packets == [sum(each[0] for each in element) for element in values]
+    assert lengths == [sum(each[1] for each in element) for element in values]

@@ -8,14 +8,21 @@ from typing import Final
 
 from agent.dataplane.fast.programs import Map
 
-LONGEST_AGE: Final = 0.1
-"""Seconds a snapshot is good for at most."""
+LATELY: Final = 0.1
+"""Seconds a snapshot is good for to one who asks for many elements one by one."""
+
+LONGEST_AGE: Final = 2.0
+"""Seconds a snapshot is good for at most, to anybody."""
 
 _SHARE: Final = 0.05
-"""Of a processor, that snapshots may take however often they are asked for."""
+"""Of a processor, that snapshots may take however often they are asked for.
+
+With 64 processors and 32 768 slots in use one takes some 60 ms, for which the loop stands still, and is good for more
+than a second; with two processors one of 1 000 slots takes 0.2 ms. Those of more than 0.1 s take more than the share.
+"""
 
 _SINGLE_READS: Final = 64
-"""Elements read one by one in the time a snapshot is good for; whoever asks for more looks at all of them."""
+"""Elements read one by one within `LATELY`; whoever asks for more looks at all of them."""
 
 _log = logging.getLogger(__name__)
 
@@ -45,13 +52,16 @@ class CounterArray:
         self._failed = False
 
     def all(self) -> tuple[list[int], ...]:
-        """All elements in use, a list for each number; the cheaper to read, the fresher. Not to be changed."""
+        """All elements in use, a list for each number; the cheaper to read, the fresher. Not to be changed.
+
+        Elements that were taken into use since the snapshot are not in it, and have counted next to nothing.
+        """
         self._refresh(self._age)
         return self._snapshot
 
     def lately(self, index: int) -> tuple[int, ...]:
         """One element, as the last snapshot has it."""
-        self._refresh(LONGEST_AGE)
+        self._refresh(max(LATELY, self._age))
         if index >= len(self._snapshot[0]):
             return (0,) * self._fields
         return tuple([column[index] for column in self._snapshot])
@@ -67,14 +77,14 @@ class CounterArray:
     def soon(self, index: int) -> tuple[int, ...]:
         """One element as it is, or as the last snapshot has it for one who asks for many."""
         now = self._now()
-        if now - self._period > LONGEST_AGE:
+        if now - self._period > LATELY:
             self._period, self._singles = now, 0
         self._singles += 1
         return self.now(index) if self._singles <= _SINGLE_READS else self.lately(index)
 
     def _refresh(self, age: float) -> None:
         started = self._now()
-        if started - self._taken < age and len(self._snapshot[0]) >= self.used:
+        if started - self._taken < age:
             return
         self._taken = started
         if not self.used:
