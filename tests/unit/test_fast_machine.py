@@ -29,6 +29,7 @@ from agent.dataplane.fast.layout import (
     tunnel_key,
 )
 from agent.dataplane.fast.port import Port
+from agent.dataplane.fast.replanning import SLICE
 from agent.protocol.channels import Channel, Endpoint
 
 CHANNELS = [Channel.parse(f"198.51.100.{n % 3 + 1}", f"232.1.1.{n // 3 + 1}") for n in range(9)]
@@ -437,3 +438,28 @@ def test_a_channel_without_room_says_so() -> None:
         machine.engine.set_channel(channel, frozenset({"one"}), frozenset({"lan0"}))
     reasons = [machine.engine.explain(channel)[1] for channel in CHANNELS]
     assert reasons.count("the kernel's maps: no room is left") == len(CHANNELS) - ROOM
+
+
+def test_a_tunnel_that_comes_back_at_once_refuses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Channels are planned again a few at a time: until then their entries name the tunnel by its former number."""
+    machine = Machine()
+    machine.add_tunnel("two", 1, located=True)
+    machine.add_tunnel("one", 1, located=True)
+    machine.port_changes("lan0", exists=True, anew=True, mtu=1500, last=0, planes=FAST)
+    for channel in CHANNELS[:ROOM]:
+        machine.set_channel(channel, frozenset({"one"}), frozenset({"lan0"}), None)
+    channels = machine.programs.map("channels4")
+
+    def update(key: bytes, value: bytes) -> None:
+        machine.loop.now += SLICE
+        channels.entries[key] = value
+
+    monkeypatch.setattr(channels, "update", update)
+    machine.engine.remove_tunnel("one")
+    machine.add_tunnel("one", 1, located=True)
+    known = machine.programs.map("tunnels4").entries[tunnel_key(machine.uplinks.locals["one"])]
+    entries = [struct.unpack("=IIIIHBBB3x", entry) for entry in channels.entries.values()]
+    fast = [tunnel for _slot, tunnel, *_rest, plane, _announce, _refuse in entries if plane]
+    assert len(fast) == ROOM - 1, "most were not planned again yet"
+    assert set(fast) == {int.from_bytes(known[24:28], "little")}
+    machine.teardown()

@@ -75,6 +75,10 @@ class Slots:
         if self._timer is None:
             self._timer = self._loop.call_later(GRACE, self._release)
 
+    def restart(self, slot: int) -> None:
+        """Count from zero in a slot that stays with its owner."""
+        self._bases[0][slot], self._bases[1][slot] = self._counters.now(slot)
+
     def read(self, slot: int) -> Traffic:
         """What a slot counted since it was handed out; a tenth of a second old at most for one who asks for many."""
         return self._since(slot, self._counters.soon(slot))

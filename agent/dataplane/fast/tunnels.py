@@ -47,16 +47,21 @@ class FastTunnels:
         self._tunnels: dict[str, _Known] = {}
         self._owners: dict[Endpoint, str] = {}
         self._barred = ""
-        self._removed: list[int] = []
+        self._removed: dict[str, int] = {}
 
     def __iter__(self) -> Iterator[str]:
         return iter(tuple(self._tunnels))
 
     def add(self, settings: TunnelSocket) -> None:
-        """A tunnel exists, or has another socket or relay; it goes on counting."""
+        """A tunnel exists, or has another socket or relay; it goes on counting.
+
+        One that was removed a moment ago gets its number back: channels' entries may still name it.
+        """
         known = self._tunnels.get(settings.name)
         if known is None:
-            known = self._tunnels[settings.name] = _Known(settings)
+            known = self._tunnels[settings.name] = _Known(settings, self._removed.pop(settings.name, None))
+            if known.slot is not None:
+                self._slots.restart(known.slot)
         known.settings = settings
         if known.slot is None:
             try:
@@ -101,12 +106,13 @@ class FastTunnels:
             return
         self._withdraw(known)
         if known.slot is not None:
-            self._removed.append(known.slot)
+            self._removed[name] = known.slot
 
     def release(self) -> None:
         """No channel names a tunnel any more that was removed."""
         while self._removed:
-            self._slots.retire(self._removed.pop(), _ignore_count)
+            _, slot = self._removed.popitem()
+            self._slots.retire(slot, _ignore_count)
 
     def bar(self, reason: str) -> None:
         """Leave everything to the sockets, or no longer with an empty reason: the maps cannot say what is right."""
