@@ -289,7 +289,6 @@ class AcceleratedEngine:
         for slots in self._all_slots:
             slots.close()
         self._slow.close()
-        self._sets.close()
         self._table.close()
         if self._outgoing is not None:
             self._outgoing.close()
