@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 
 from agent.dataplane.engine import Counters, FirstPacket, InterfaceUpcall, Refusal, Traffic, TunnelSocket, ignore
 from agent.dataplane.fast.channels import FastChannel, FastChannels, sum_of
@@ -82,16 +83,31 @@ class AcceleratedEngine:
         self._refused = CounterArray(programs.map("refused"), 1, now, len(REFUSALS))
         self._exceptions = CounterArray(programs.map("exceptions"), 1, now, len(EXCEPTIONS))
         self._events = FirstPackets(loop, programs, self._first_seen, slots.counted)
+        with ExitStack() as opened:
+            opened.callback(self._events.close)
+            self._set_up(loop, slow, slots, through, tuple(planes))
+            opened.pop_all()
+
+    def _set_up(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        slow: UserspaceEngine,
+        slots: Slots,
+        through: Slots,
+        planes: tuple[Plane, ...],
+    ) -> None:
+        """Put together what reads events and what they are about."""
+        programs, ports, uplinks, outgoing = self._programs, self._ports, self._uplinks, self._outgoing
         slots.before_reuse = self._events.drain
         self._tunnels = FastTunnels(programs, uplinks, through)
         self._groups = FastGroups(programs, self._bar)
-        self._sets = InterfaceSets(programs, now)
+        self._sets = InterfaceSets(programs, loop.time)
         table = PortTable(loop, programs)
         self._table = table
         self._channels = FastChannels(
             programs, slots, self._tunnels, self._groups, self._sets, table, self._events, slow.set_trains
         )
-        self._planner = Planner(ports, self._tunnels, outgoing, tuple(planes))
+        self._planner = Planner(ports, self._tunnels, outgoing, planes)
         self._plans = Replanning(loop, self._planner, self._channels, slow.drain, self._is_local)
         self._redirected = Redirected(self._registry.all, slots)
         slow.on_first_packet = self._tell_first_packet
@@ -101,7 +117,7 @@ class AcceleratedEngine:
         uplinks.on_changed = self._uplink_changed
         if outgoing is not None:
             outgoing.on_changed = self._outgoing_changed
-        uplinks.wish(tuple(planes))
+        uplinks.wish(planes)
 
     @property
     def name(self) -> str:
