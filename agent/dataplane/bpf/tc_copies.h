@@ -79,6 +79,8 @@ static __always_inline int strip_and_copy(struct __sk_buff *skb, struct cursor *
 		refuse(OUTPUT_ERROR);
 		return TC_ACT_SHOT;
 	}
+	/* Once, however many copies: what the program found good. What becomes of the last copy is known behind the
+	 * program only; of the others, those that cannot be sent are counted as OUTPUT_ERROR. */
 	count_forwarded(channel, length);
 	if (channel->announce)
 		announce(channel);

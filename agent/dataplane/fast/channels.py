@@ -1,4 +1,16 @@
-"""The channels in the kernel's maps: one entry for each that is set, whoever forwards it."""
+"""The channels in the kernel's maps: one entry for each that is set, whoever forwards it.
+
+A program that found an entry reads it for less than a microsecond, and nothing keeps the kernel from giving the entry's
+memory to another one meanwhile. A hash map waits for no grace period of RCU (kernel/bpf/hashtab.c): `alloc_htab_elem`
+replaces an entry by the one that this processor replaced before (`extra_elems`), `free_htab_elem` puts a deleted one in
+front of the free list, from where the next new one is taken. BPF_F_NO_PREALLOC is no better since Linux 6.1: what
+`bpf_mem_cache_free` gets, the next `bpf_mem_cache_alloc` gives; RCU only stands before pages go back.
+
+So when a processor stops in the middle of a packet, as a virtual one may, and the agent writes two entries before it
+goes on, this packet may be counted for the other channel and leave by that one's interfaces. Where it was the tunnel's
+entry, the packet may be refused (`wrong_relay`, `not_subscribed`). It is one packet on each processor, and no worse:
+what entries name (`slots`, `sets`) is not used again for `GRACE`.
+"""
 
 from __future__ import annotations
 
