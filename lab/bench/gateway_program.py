@@ -115,7 +115,7 @@ class GatewayProgram:
         self.object = self._stack.enter_context(
             load(
                 "gateway",
-                programs=("gateway_xdp", "gateway_cpu", "gateway_egress"),
+                programs=("gateway_xdp", "gateway_cpu", "gateway_egress", "gateway_tc"),
                 entries={"channel_counters": _SLOTS, "tunnel_counters": _SLOTS, "receive_cpus": 1},
             )
         )
