@@ -138,15 +138,19 @@ static __always_inline __u32 core_of(struct cursor *cursor, __u32 at, __u32 core
 	return (mixed * 0x85ebca6b >> 16) % cores;
 }
 
-/* Hand a packet to the processor of its flow. Returns XDP_REDIRECT, or XDP_PASS when it is to be handled here. */
+/* Verdict of a program's inside: the packet is for the processor named in the low 16 bits. Only gateway_xdp may name the
+ * map of processors: that map holds gateway_cpu, and would never go were gateway_cpu to hold it too. */
+#define FOR_PROCESSOR 0x10000
+
+/* Returns FOR_PROCESSOR and the processor of a packet's flow, or 0 when it is to be handled here. */
 static __always_inline int spread(struct cursor *cursor, __u32 at)
 {
 	__u32 index = 0;
 	struct settings *chosen = bpf_map_lookup_elem(&settings, &index);
 
 	if (!chosen || !chosen->receive_cores)
-		return XDP_PASS;
-	return bpf_redirect_map(&receive_cpus, core_of(cursor, at, chosen->receive_cores), XDP_PASS);
+		return 0;
+	return FOR_PROCESSOR | (core_of(cursor, at, chosen->receive_cores) & 0xffff);
 }
 
 static __always_inline int receive_inner(struct xdp_md *context, struct cursor *cursor, struct packet *packet,
@@ -170,8 +174,10 @@ static __always_inline int receive(struct xdp_md *context, __u32 link_octets, __
 	int outcome = judge_outer(&cursor, bpf_htons(ethertype), &arrival, &packet);
 
 	if (outcome == FORWARD) {
-		if (spreading && spread(&cursor, packet.at) == XDP_REDIRECT)
-			return XDP_REDIRECT;
+		int elsewhere = spreading ? spread(&cursor, packet.at) : 0;
+
+		if (elsewhere)
+			return elsewhere;
 		switch (inner_version(&cursor, &packet)) {
 		case 4:
 			return receive_inner(context, &cursor, &packet, 4, arrival.octets);
@@ -236,7 +242,11 @@ static __always_inline int receive_any(struct xdp_md *context, int spreading)
 SEC("xdp")
 int gateway_xdp(struct xdp_md *context)
 {
-	return receive_any(context, 1);
+	int verdict = receive_any(context, 1);
+
+	if (verdict & FOR_PROCESSOR)
+		return bpf_redirect_map(&receive_cpus, verdict & 0xffff, XDP_PASS);
+	return verdict;
 }
 
 /* On the processor that gateway_xdp handed a packet to. */
