@@ -1,4 +1,4 @@
-"""What an agent leaves in the kernel when it is killed or stopped: nothing, by `bpftool` and `ip`, and a new one starts."""
+"""What a killed or stopped agent leaves in the kernel: nothing, by `bpftool` and `ip`, and a new one starts."""
 
 from __future__ import annotations
 
