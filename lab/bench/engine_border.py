@@ -81,7 +81,8 @@ class Border:
     somebody wants to forward it, and raises. Without `routes` the engine only writes into the tap.
 
     With a `plane` of the kernel the engine forwards by it what it can, else it is the userspace engine alone; `forward`
-    then waits until the channel is there, if so wanted by `waits`.
+    then waits until the channel is there, if so wanted by `waits`. Tunnels come in on `uplinks` too, beside those their
+    relays' routes lead to.
     """
 
     topology: EngineTopology
@@ -100,6 +101,7 @@ class Border:
     unsupported: dict[Family, str] = field(default_factory=dict)
     plane: Plane | None = None
     waits: bool = True
+    uplinks: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         """Open the tap, the routers and the engine, with one tunnel named `relay`; all of them or none."""
@@ -130,7 +132,7 @@ class Border:
 
     def _accelerated(self, slow: UserspaceEngine, plane: Plane) -> AcceleratedEngine:
         self.programs = LoadedPrograms(self.tap.index, 0)
-        uplinks = KernelUplinks(self.loop, self.programs.gateway)
+        uplinks = KernelUplinks(self.loop, self.programs.gateway, self.uplinks)
         ports = KernelPorts(self.loop, self.programs.send)
         fast = AcceleratedEngine(self.loop, slow, self.programs, ports, uplinks, (plane,))
         fast.set_local_networks(self.local_networks)

@@ -67,8 +67,8 @@ struct tunnel {
 	__u32 vlans;         /* tags its frames carry where the programs see them: the outermost identifier in the upper half,
 			      * 0 for none; frames with others are left alone */
 	__u32 slot;          /* in tunnel_counters */
-	__u8 station[6];     /* MAC address its frames are for, all zero for any; others are left alone. An interface in
-			      * promiscuous mode gets those too, and a driver does not say so */
+	__u8 station[6];     /* MAC address its frames are for, all zero for that of the interface they come in on; others are
+			      * left alone. An interface in promiscuous mode gets those too, and a driver does not say so */
 	__u8 unused[2];
 };
 

@@ -30,6 +30,7 @@ HASH(channels6, struct channel6_key, struct channel, MOST_CHANNELS);
 HASH(groups4, __be32, __u8, MOST_CHANNELS);              /* any-source interest: new sources go to the socket */
 HASH(groups6, struct group6_key, __u8, MOST_CHANNELS);
 HASH(ports, __u32, struct port, MOST_PORTS);             /* by interface index */
+HASH(stations, __u32, struct port, MOST_PORTS);          /* of the uplinks, by interface index */
 
 COUNTERS(channel_counters, struct traffic, 2 * MOST_CHANNELS);
 COUNTERS(tunnel_counters, struct traffic, MOST_TUNNELS);

@@ -41,11 +41,18 @@ static __always_inline int is_way_of(const struct tunnel *tunnel, const struct c
 				     const struct arrival *arrival)
 {
 	const __u16 *station = (const void *)tunnel->station, *destination = cursor->start;
+	__u32 index;
 
 	if (tunnel->vlans != arrival->vlans)
 		return 0;
-	if (arrival->skb || !(station[0] | station[1] | station[2]))
+	if (arrival->skb)
 		return 1;
+	if (!(station[0] | station[1] | station[2])) {
+		index = arrival->xdp->ingress_ifindex;
+		station = bpf_map_lookup_elem(&stations, &index);
+		if (!station)
+			return 1;
+	}
 	return !((station[0] ^ destination[0]) | (station[1] ^ destination[1]) | (station[2] ^ destination[2]));
 }
 

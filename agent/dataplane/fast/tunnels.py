@@ -84,8 +84,8 @@ class FastTunnels:
             known.reason = self._barred or f"it is not known where tunnel {name} comes in"
             return
         strict = known.settings.strict_port
-        vlans, station = self._uplinks.vlans(name), self._uplinks.station(name)
-        value = tunnel_value(relay, known.slot, strict_port=strict, vlans=vlans, station=station)
+        station = self._uplinks.station(name)
+        value = tunnel_value(relay, known.slot, strict_port=strict, station=station)
         if (local, value) == (known.local, known.value):
             return
         try:

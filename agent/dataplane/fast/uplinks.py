@@ -14,9 +14,8 @@ class Uplinks(Protocol):
     """Interfaces that tunnels come in on, with the programs attached to them while a tunnel needs them.
 
     Attributes:
-        on_changed: called with a tunnel's name when what `planes`, `reason`, `local`, `vlans`, `station` or `interface`
-            say
-            of it has changed: its uplink was made again, a program was attached or lost, our address is another one.
+        on_changed: called with a tunnel's name when what `planes`, `reason`, `local`, `station` or `interface` say of
+            it has changed: its uplink was made again, a program was attached or lost, our address is another one.
             Not called from within `add_tunnel` and `remove_tunnel`.
     """
 
@@ -36,12 +35,6 @@ class Uplinks(Protocol):
 
     def local(self, name: str) -> Endpoint | None:
         """Our address and port the relay sends to, None while that is not known (no route, socket not bound)."""
-
-    def vlans(self, name: str) -> tuple[int, ...]:
-        """Identifiers of the tags a tunnel's frames carry where the programs see them, the outermost first.
-
-        Two at most; none where the programs are attached to the VLAN device itself.
-        """
 
     def station(self, name: str) -> bytes:
         """MAC address a tunnel's frames are for; `ANY_STATION` when it comes in on interfaces of several."""
