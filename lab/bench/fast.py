@@ -137,7 +137,7 @@ def _relay(results: DataplaneResults, tell: Tell) -> None:
     if missing := relay.missing():
         results.left_out.append("the relay: needs " + ", ".join(missing))
         return
-    for (tunnels, is_flood), plane in product(((100, True), (1000, False)), fast_relay.PLANES_OF_RELAY):
+    for tunnels, is_flood, plane in fast_relay.LOADS:
         name = f"relay, {plane}, {tunnels} tunnels"
         seconds = _RELAY_SEARCH_SECONDS if is_flood else _RELAY_STREAM_SECONDS
         try:

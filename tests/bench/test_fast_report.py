@@ -9,7 +9,7 @@ import pytest
 from lab.bench import fast, fast_report, report
 from lab.bench.fast_joins import Joins
 from lab.bench.fast_latency import Latency
-from lab.bench.fast_relay import KERNEL, USERSPACE_RELAY, RelayFigures
+from lab.bench.fast_relay import BARE_COPIES, KERNEL, USERSPACE_RELAY, RelayFigures
 from lab.bench.fast_report import DataplaneResults, aims, page
 from lab.bench.fast_rig import Case
 from lab.bench.fast_search import Figures
@@ -35,6 +35,7 @@ def results(**changes):
             RelayFigures(KERNEL, 100, True, 1.3e6, 700, 0.98, 0.0),
             RelayFigures(KERNEL, 1000, False, 1.167e6, 300, 0.35, 0.0),
             RelayFigures(USERSPACE_RELAY, 1000, False, 1.167e6, 800, 0.93, 0.0),
+            RelayFigures(BARE_COPIES, 1000, False, 1.167e6, 250, 0.29, 0.0),
         ],
         soak=[SoakResult("xdp", 600, 10**9, 60_000, 60_000_000, 61_000_000, ())],
     )
