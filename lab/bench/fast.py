@@ -110,7 +110,7 @@ def _gateway(results: DataplaneResults, case: Case, prefix: str, tell: Tell) -> 
         _leave_out(results, name, error, tell)
         return
     results.figures.append(figures)
-    tell(f"{name}: {figures.nanoseconds:,.0f} ns, {figures.lossless:,.0f} to {figures.overloaded:,.0f} packets/s")
+    tell(f"{name}: {figures.nanoseconds:,.0f} ns, {figures.most:,.0f} packets/s, {figures.kept:,.0f} of them kept up")
 
 
 def _latency(results: DataplaneResults, case: Case, prefix: str, tell: Tell) -> None:

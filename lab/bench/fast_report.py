@@ -17,7 +17,7 @@ from lab.bench.fast_joins import Joins
 from lab.bench.fast_latency import RATE, Latency
 from lab.bench.fast_relay import KERNEL, USERSPACE_RELAY, RelayFigures
 from lab.bench.fast_rig import Case
-from lab.bench.fast_search import Figures
+from lab.bench.fast_search import FULL, LIGHT_RATE, SECONDS, TOLERANCE, TRIES, Figures
 from lab.bench.fast_soak import SoakResult
 from lab.bench.fast_subject import NATIVE, NATIVE_MERGING
 from lab.bench.tables import table
@@ -31,6 +31,9 @@ RELAY_RATE: Final = 1e6
 RELAY_COST: Final = 0.5
 JOIN_SECONDS: Final = 300e-6
 _QUIET_LOAD: Final = 0.5
+_ROUTED: Final = (NATIVE, NATIVE_MERGING, "xdp-mfc", "userspace")
+_IDLE: Final = 0.6  # busy less than this while packets are lost: it stood still
+_RCU_LIMIT: Final = Path("/sys/module/rcutree/parameters/rcu_resched_ns")
 _PAGE: Final = "bench-dataplane.md"
 _SOAK_HEADING: Final = "## Soak\n\n"
 _SOAK_SECTION: Final = re.compile(r"^## Soak\n.*?(?=^## |\Z)", re.MULTILINE | re.DOTALL)
@@ -44,17 +47,24 @@ _SHOWN: Final = {
     "userspace": "userspace",
 }
 _METHOD: Final = (
-    "The sender makes packets in the kernel on a core of its own; everything the gateway does runs on the other core:"
-    " the uplink's receive processing (threaded NAPI), what follows from it up to the first steps of the sink, and the"
-    " agent. CPU is what ran on that core, per packet forwarded to all its interfaces, the best of three runs at the"
-    " highest rate without loss. That rate is found in steps of 10 %, each tried for 0.4 s and at most three times: the"
-    " ring of a veth holds 256 packets, so that any hiccup of the machine loses some. Overloaded means twice that"
-    " rate. The links are veth pairs, there is no network card: trust ratios, not figures. The"
-    " sink counts and drops in XDP for engines that send frames, in TC for those that send socket buffers, whichever is"
-    " cheaper; either runs on the"
-    " measured core and is in the figures, as is everything the engine checks and counts. Native packets come"
-    " without Don't Fragment, because multicast routing drops trains that have it; tunnelled ones have it, as Linux"
-    " senders set it, and all carry checksums."
+    "The sender makes packets in the kernel on a core of its own, 32 at once, evenly; everything the gateway does runs"
+    " on the other core: the uplink's receive processing (threaded NAPI), what follows from it up to the first steps of"
+    " the sink, and the agent. Every engine gets the same and waits in the same ring of 256 packets. The links are veth"
+    " pairs, there is no network card: trust ratios, not figures. The sink counts and drops in XDP for engines that"
+    " send frames, in TC for those that send socket buffers, whichever is cheaper; either runs on the measured core and"
+    " is in the figures, as is everything the engine checks and counts. Native packets come without Don't Fragment,"
+    " because multicast routing drops trains that have it; tunnelled ones have it, as Linux senders set it, and all"
+    " carry checksums. A route for 224.0.0.0/4 names each downstream interface, which spares multicast routing one of"
+    " the two route entries it makes for each packet."
+)
+_FIGURES: Final = (
+    "One core: packets/s forwarded by a core that is offered more than it can do, at the load at which it forwards"
+    " most. CPU: what ran on that core then, per packet forwarded to all its interfaces, the best and the median of"
+    f" {FULL} runs of {SECONDS:g} s. These two do not depend on how long packets may wait, and are what the aims are"
+    f" about. Light: CPU per packet at {LIGHT_RATE:,.0f} packets/s over all interfaces, with a wake-up for every burst."
+    f" Kept up: the highest rate tried at which no more than {TOLERANCE:.1%} were lost, of {TRIES} tries, and how busy"
+    " the core was at it. An engine that loses packets while its core has time to spare stands still for longer than"
+    " the ring lasts."
 )
 
 
@@ -109,23 +119,18 @@ def _gateway_aims(results: DataplaneResults, base: Case) -> list[Aim]:
     xdp, tc = results.of(base.of("xdp")), results.of(base.of("tc"))
     found: list[Aim] = []
     name = f"IPv{base.version}, {base.channels} channels"
-    if native and xdp and native.lossless:
-        ratio = xdp.lossless / native.lossless
-        what = f"xdp, {name}: at least {XDP_RATE:g} times the packets/s of native routing, none lost"
-        found.append((what, f"{ratio:.2f} times", ratio >= XDP_RATE))
     if native and xdp:
-        ratio = xdp.overloaded / native.overloaded
-        what = f"xdp, {name}: the same of one core that has more to do than it can"
+        ratio = xdp.most / native.most
+        what = f"xdp, {name}: at least {XDP_RATE:g} times the packets/s of native routing on one core"
         found.append((what, f"{ratio:.2f} times", ratio >= XDP_RATE))
         ratio = native.nanoseconds / xdp.nanoseconds
         what = f"xdp, {name}: at most 1/{XDP_RATE:g} of the CPU per packet of native routing"
         found.append((what, f"1/{ratio:.2f}", ratio >= XDP_RATE))
     if merging and xdp:
-        ahead = xdp.lossless > merging.lossless and xdp.nanoseconds < merging.nanoseconds
+        ahead = xdp.most > merging.most and xdp.nanoseconds < merging.nanoseconds
         what = f"xdp, {name}: ahead of native with rx-udp-gro-forwarding in packets/s and CPU"
         reached = (
-            f"{xdp.lossless:,.0f} to {merging.lossless:,.0f} packets/s,"
-            f" {xdp.nanoseconds:,.0f} to {merging.nanoseconds:,.0f} ns"
+            f"{xdp.most:,.0f} to {merging.most:,.0f} packets/s, {xdp.nanoseconds:,.0f} to {merging.nanoseconds:,.0f} ns"
         )
         found.append((what, reached, ahead))
     if native and tc:
@@ -185,8 +190,8 @@ def _shared(results: DataplaneResults) -> str:
     if results.machine_load < _QUIET_LOAD:
         return ""
     return (
-        f" **Other programs shared the machine** (load {results.machine_load:.1f} when it began): rates without loss"
-        " and the tails of latency are theirs too."
+        f" **Other programs shared the machine** (load {results.machine_load:.1f} when it began): rates that are"
+        " kept up and the tails of latency are theirs too."
     )
 
 
@@ -206,27 +211,43 @@ def _gateway(results: DataplaneResults) -> str:
     for case in dict.fromkeys(each.case.of(NATIVE) for each in results.figures):
         rows = [_gateway_row(results, each) for each in results.figures if each.case.of(NATIVE) == case]
         headings = (
-            *("gateway", "CPU ns a packet", "median", "to native", "packets/s without loss", "to native"),
-            *("packets/s overloaded", "CPU ns then"),
+            *("gateway", "CPU ns a packet", "median", "to native", "packets/s of one core", "to native"),
+            *("CPU ns, light", "packets/s kept up", "core busy then"),
         )
         parts.append(f"### {_titled(case)}\n\n" + table(headings, rows))
-    return "## Gateway\n\n" + "\n".join(parts) if parts else ""
+    return f"## Gateway\n\n{_FIGURES}{_standstill(results)}\n\n" + "\n".join(parts) if parts else ""
 
 
 def _gateway_row(results: DataplaneResults, row: Figures) -> list[str]:
     native = results.of(row.case.of(NATIVE))
-    cost = f"{row.nanoseconds / native.nanoseconds:.2f}" if native and native is not row else "-"
-    rate = f"{row.lossless / native.lossless:.2f}" if native and native is not row and native.lossless else "-"
+    cost = rate = "-"
+    if native and native is not row:
+        cost, rate = f"{row.nanoseconds / native.nanoseconds:.2f}", f"{row.most / native.most:.2f}"
     return [
         _SHOWN[row.case.engine],
         f"{row.nanoseconds:,.0f}",
         f"{row.median_nanoseconds:,.0f}",
         cost,
-        f"{row.lossless:,.0f}" if row.lossless else "-",
+        f"{row.most:,.0f}",
         rate,
-        f"{row.overloaded:,.0f}",
-        f"{row.overloaded_nanoseconds:,.0f}",
+        f"{row.light_nanoseconds:,.0f}",
+        f"{row.kept:,.0f}" if row.kept else "-",
+        f"{row.busy:.0%}" if row.kept else "-",
     ]
+
+
+def _standstill(results: DataplaneResults) -> str:
+    """Why multicast routing loses packets early, where it did in this run."""
+    early = [row for row in results.figures if row.case.engine in _ROUTED and row.kept and row.busy < _IDLE]
+    if not early or not _RCU_LIMIT.exists():
+        return ""
+    milliseconds = int(_RCU_LIMIT.read_text()) / 1e6
+    engines = " and ".join(_SHOWN[name] for name in dict.fromkeys(row.case.engine for row in early))
+    return (
+        f" Here that befell {engines}: multicast routing makes route entries packet by packet and frees them by RCU, up"
+        f" to {milliseconds:g} ms at a stretch (rcutree.rcu_resched_ns) in which a core receives nothing. A network"
+        " card's ring of thousands would bridge that, so no aim is about the rate that is kept up."
+    )
 
 
 def _kernel_gateway(results: DataplaneResults) -> str:
@@ -318,7 +339,7 @@ def soak_section(results: DataplaneResults) -> str:
         return ""
     checked = "".join(f"- {row.engine}: {what}\n" for row in results.soak for what in row.checked)
     text = (
-        "At 90 % of the rate without loss channels join and leave at 100/s, 64 carry packets to 2 interfaces, 48 of"
+        "At 90 % of the rate that is kept up channels join and leave at 100/s, 64 carry packets to 2 interfaces, 48 of"
         " them throughout. Every packet has to be accounted for, exactly; afterwards the maps have no channel, the"
         " kernel no route, program or interface of the agent. What a full ring of the sender's own link refused"
         " never came to the gateway. Made by `python -m lab.bench dataplane --soak 600`.\n\n"
@@ -350,8 +371,8 @@ def plot(results: DataplaneResults, path: Path) -> None:
     names = [_titled(case).replace(", ", ",\n", 1) for case in cases]
     shown: tuple[tuple[str, Callable[[Figures], float]], ...] = (
         ("CPU ns a packet", lambda row: row.nanoseconds),
-        ("Million packets/s without loss", lambda row: row.lossless / 1e6),
-        ("Million packets/s, overloaded", lambda row: row.overloaded / 1e6),
+        ("Million packets/s of one core", lambda row: row.most / 1e6),
+        (f"Million packets/s kept up, {TOLERANCE:.1%} lost at most", lambda row: row.kept / 1e6),
     )
     for axis, (title, pick) in zip(axes, shown, strict=False):
         height = 0.8 / max(1, len(engines))

@@ -15,12 +15,12 @@ from pyroute2 import NetNS
 from lab.bench.engine_topology import UPLINK_AT_GATEWAY, UPLINK_AT_RELAY, downstream, set_sysctl
 from lab.bench.fast_flows import MOST_FLOWS
 from lab.bench.fast_rig import Case, Rig, rig
-from lab.bench.fast_search import search
+from lab.bench.fast_search import keep, overload
 from lab.bench.fast_sink import Tally
 from lab.bench.fast_tracepoint import Handed, handed
 from lab.bench.relay_topology import inside
 
-SHARE: Final = 0.9  # of the rate without loss
+SHARE: Final = 0.9  # of the rate it keeps up with
 _CHANGES: Final = 100  # joins and leaves in a second
 _STEP: Final = 0.1
 _STEADY: Final = 48  # channels of MOST_FLOWS that never leave
@@ -145,10 +145,10 @@ def _share(sent: int, channels: int, channel: int) -> int:
 
 
 def soak(engine: str, prefix: str, seconds: float, tell: Callable[[str], None], rate: float = 0.0) -> SoakResult:
-    """Send at `rate`, or `SHARE` of the rate without loss, have channels join and leave, and look what is left.
+    """Send at `rate`, or `SHARE` of the rate it keeps up with, have channels join and leave, and look what is left.
 
     Raises:
-        RuntimeError: the engine cannot be had here, or forwards nothing without loss.
+        RuntimeError: the engine cannot be had here, or keeps up with no rate.
     """
     case = Case(engine, channels=MOST_FLOWS, interfaces=2)
     with ExitStack() as stack:
@@ -185,9 +185,9 @@ def soak(engine: str, prefix: str, seconds: float, tell: Callable[[str], None], 
 
 
 def _rate(running: Rig) -> float:
-    best = search(running, 0.4)
+    best = keep(running, max(run.rate for run in overload(running)))
     if best is None:
-        raise RuntimeError(f"{running.case.engine} forwards nothing without loss on this machine")
+        raise RuntimeError(f"{running.case.engine} keeps up with no rate on this machine")
     return SHARE * best.sent.rate
 
 

@@ -27,6 +27,8 @@ struct state {
 	__u64 due;
 	__u64 sent;
 	__u64 burst;    /* packets that leave together */
+	__u64 first;    /* when the first was made, and the last */
+	__u64 last;
 };
 
 struct {
@@ -139,6 +141,9 @@ int generate(struct xdp_md *context)
 	    store_check(data, end, flow->outer_check, fold(flow->outer_sum + (flow->inner_check ? 0 : sum))))
 		return XDP_ABORTED;
 	*sequence += 1;
+	if (!state->sent)
+		state->first = filled.time;
+	state->last = filled.time;
 	state->sent += 1;
 	return bpf_redirect(state->interface, 0);
 }

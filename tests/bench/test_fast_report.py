@@ -7,13 +7,14 @@ from dataclasses import replace
 import pytest
 
 from lab.bench import fast, fast_report, report
+from lab.bench.fast_generator import Sent
 from lab.bench.fast_joins import Joins
 from lab.bench.fast_latency import Latency
 from lab.bench.fast_relay import BARE_COPIES, KERNEL, USERSPACE_RELAY, RelayFigures
 from lab.bench.fast_report import DataplaneResults, aims, page
-from lab.bench.fast_rig import Case
-from lab.bench.fast_search import Figures
-from lab.bench.fast_sink import nanoseconds, percentile
+from lab.bench.fast_rig import Case, Run
+from lab.bench.fast_search import Figures, is_kept
+from lab.bench.fast_sink import Tally, nanoseconds, percentile
 from lab.bench.fast_soak import SoakResult
 from lab.bench.fast_subject import ENGINES, NATIVE
 
@@ -22,7 +23,8 @@ COSTS = {"native": 2400, "native-gro": 900, "xdp": 450, "xdp-mfc": 1000, "tc": 1
 
 
 def figures(engine, **changes):
-    row = Figures(Case(engine), RATES[engine], COSTS[engine], COSTS[engine] * 1.1, RATES[engine], COSTS[engine] * 0.9)
+    cost, rate = COSTS[engine], RATES[engine]
+    row = Figures(Case(engine), rate, cost, cost * 1.1, rate * 0.9, 0.9, cost * 1.2)
     return replace(row, **changes)
 
 
@@ -48,15 +50,14 @@ def verdicts(measured):
 
 def test_every_aim_of_good_figures_is_reached():
     found = verdicts(results())
-    assert len(found) == 9
+    assert len(found) == 8
     assert all(found.values())
 
 
 @pytest.mark.parametrize(
     ("engine", "changes", "words"),
     [
-        ("xdp", {"lossless": 1.1e6}, "4 times"),
-        ("xdp", {"overloaded": 1.1e6}, "more to do"),
+        ("xdp", {"most": 1.1e6}, "4 times"),
         ("xdp", {"nanoseconds": 950.0}, "1/4"),
         ("xdp", {"nanoseconds": 950.0}, "rx-udp-gro-forwarding"),
         ("tc", {"nanoseconds": 1800.0}, "0.65 times"),
@@ -67,12 +68,31 @@ def test_an_aim_is_judged_by_its_figure(engine, changes, words):
     assert [ok for aim, ok in verdicts(results(figures=rows)).items() if words in aim] == [False]
 
 
+def test_an_engine_that_loses_while_its_core_is_idle_is_named_with_the_reason():
+    assert "at a stretch" not in page(results())
+    rows = [figures("native", kept=1e5, busy=0.25), *(figures(each) for each in ENGINES[1:])]
+    shown = page(results(figures=rows))
+    assert "that befell native multicast routing: multicast" in shown
+    assert "| 100,000 | 25% |" in shown
+
+
+def test_what_is_kept_up_is_told_by_loss_and_by_what_was_put_off():
+    def run(arrived, cpu):
+        return Run(Sent(10_000, 1.0), Tally(2 * arrived), cpu, 2)
+
+    assert is_kept(run(9990, 1.0))
+    assert not is_kept(run(9980, 0.5))
+    assert not is_kept(run(10_000, 1.2))
+    assert run(9000, 1.2).rate == 7500
+    assert run(9000, 0.5).busy == 0.5
+
+
 def test_a_relay_and_a_join_that_miss_are_said_to():
     slow = results(
         relay=[RelayFigures(KERNEL, 100, True, 0.9e6, 900, 0.98, 0.0)],
         joins=[Joins("tc", 10_000, (0.0004,) * 100, {})],
     )
-    assert list(verdicts(slow).values())[5:7] == [False, False]
+    assert list(verdicts(slow).values())[4:6] == [False, False]
 
 
 def test_a_soak_with_a_problem_names_it():
