@@ -191,8 +191,5 @@ class FakeUplinks:
     def station(self, _name: str) -> bytes:
         return ANY_STATION
 
-    def vlans(self, _name: str) -> tuple[int, ...]:
-        return ()
-
     def __getattr__(self, _name: str) -> Callable[..., None]:
         return lambda *_arguments, **_settings: None

@@ -310,3 +310,38 @@ def multicast_frames(watching: socket.socket) -> list[bytes]:
             return frames
         if frame[:6] == bytes.fromhex("01005e010102"):
             frames.append(frame)
+
+
+def test_an_uplink_without_ethernet_header_carries_no_plane_and_says_so(make: Callable[..., Pair]) -> None:
+    """The programs look for one: on a tunnel of layer 3 they would read packets from the wrong place on."""
+    pair = make()
+    ip_lines(pair.topology.gateway, "tuntap add dev layer3 mode tun", "link set layer3 up")
+    ip_lines(pair.topology.gateway, f"route replace {MOBILE_RELAY}/32 dev layer3")
+    pair.border.run_until(lambda: "layer3" in pair.uplinks.attached())
+    assert pair.plane is not None
+    usable, reasons = pair.uplinks.attached()["layer3"]
+    assert (usable, reasons) == (frozenset(), {pair.plane: "layer3 has no Ethernet header"})
+    assert pair.uplinks.reason("mobile", pair.plane) == "layer3 has no Ethernet header"
+
+
+def test_a_macvlan_uplink_is_served_by_tc_and_says_why_by_nothing_faster(make: Callable[..., Pair]) -> None:
+    pair = make()
+    assert pair.plane is not None
+    ip_lines(pair.topology.gateway, f"address del {SECOND_WAY[0]}/24 dev {SECOND_AT_GATEWAY}")
+    ip_lines(pair.topology.gateway, f"link add link {SECOND_AT_GATEWAY} name above0 type macvlan mode bridge")
+    ip_lines(pair.topology.gateway, "link set above0 up", f"address add {SECOND_WAY[0]}/24 dev above0")
+    pair.ways(to_relay=SECOND_WAY, to_gateway=SECOND_WAY)
+    # Both interfaces would answer who has that address.
+    station = station_of(pair, "above0").hex(":")
+    ip_lines(pair.topology.relay, f"neighbor replace {SECOND_WAY[0]} lladdr {station} dev {SECOND_AT_RELAY}")
+    pair.comes_by("above0")
+    sent = packets_of("232.1.1.2")
+    pair.border.waits = False
+    channel = pair.forward("mobile", "232.1.1.2")
+    wanted = Plane.TC if pair.plane is Plane.TC else Plane.USERSPACE
+    pair.border.run_until(lambda: pair.border.plane_of(channel) is wanted)
+    pair.from_mobile(sent)
+    pair.expect(sent)
+    assert pair.by_program() == (len(sent) if wanted is Plane.TC else 0)
+    if wanted is Plane.USERSPACE:
+        assert pair.uplinks.reason("mobile", pair.plane) == "above0 is a macvlan device, which has no native XDP"
