@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from agent.dataplane.fast.layout import Plane
 from agent.dataplane.fast.planning import PLANE_NAMES
@@ -15,7 +16,7 @@ from lab.bench.engine_border import Border
 PLANES: Final = {"xdp": Plane.XDP, "xdp-mfc": Plane.XDP_MFC, "tc": Plane.TC}
 """Planes by the engine's name."""
 
-_LEFT: Final = ("channels4", "channels6", "groups4", "groups6")
+_LEFT: Final = ("channels4", "channels6", "groups4", "groups6", "tunnels4", "tunnels6")
 
 
 @dataclass
@@ -55,8 +56,22 @@ class FastBorder(Border):
         forwarded = self.engine.counters().forwarded if self.fast is None else self.fast.forwarded_by_userspace()
         return forwarded.packets
 
-    def left(self) -> dict[str, Any]:
-        """How many entries the maps still have, by name."""
-        if self.fast is None:
+    def left(self) -> dict[str, int]:
+        """What the maps and the books of the engine still have, by name; retired slots are free after a moment."""
+        fast = self.fast
+        if fast is None:
             return {}
-        return {name: len(self.programs.map(name).keys()) for name in _LEFT}
+        found = {name: len(self.programs.map(name).keys()) for name in _LEFT}
+        slots, through = fast._all_slots  # noqa: SLF001 - nothing else needs to know
+        found["slots of channels"] = slots.in_use
+        found["slots of tunnels"] = through.in_use
+        found["sets of interfaces"] = fast._sets.in_use  # noqa: SLF001
+        return found
+
+    def inner_maps(self) -> list[int]:
+        """Numbers of the maps that sets of interfaces hold."""
+        if self.fast is None:
+            return []
+        sets = self.programs.map("sets")
+        found = (sets.lookup(key) for key in tuple(sets.keys()))
+        return [number for value in found if value and (number := int.from_bytes(value, sys.byteorder))]

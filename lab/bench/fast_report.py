@@ -340,9 +340,11 @@ def soak_section(results: DataplaneResults) -> str:
     checked = "".join(f"- {row.engine}: {what}\n" for row in results.soak for what in row.checked)
     text = (
         "At 90 % of the rate that is kept up channels join and leave at 100/s, 64 carry packets to 2 interfaces, 48 of"
-        " them throughout. Every packet has to be accounted for, exactly; afterwards the maps have no channel, the"
-        " kernel no route, program or interface of the agent. What a full ring of the sender's own link refused"
-        " never came to the gateway. Made by `python -m lab.bench dataplane --soak 600`.\n\n"
+        " them throughout. Every packet has to be accounted for, exactly; afterwards the maps have no channel and no"
+        " tunnel, no counter or set of interfaces is taken, the agent has no more files open and not 16 MB more memory"
+        " than a tenth into it; after its end the kernel has no route, map, program, link, filter or interface of it."
+        " What a full ring of the sender's own link refused never came to the gateway. Made by"
+        " `python -m lab.bench dataplane --soak SECONDS`.\n\n"
     )
     headings = ("engine", "time", "packets/s", "joins and leaves", "resident", "packets", "problems")
     return _SOAK_HEADING + text + table(headings, rows) + f"\nCompared:\n\n{checked}"

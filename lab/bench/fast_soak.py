@@ -7,13 +7,13 @@ import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 from pyroute2 import NetNS
 
-from lab.bench.engine_topology import UPLINK_AT_GATEWAY, UPLINK_AT_RELAY, downstream, set_sysctl
+from lab.bench.engine_topology import UPLINK_AT_RELAY, downstream, set_sysctl
 from lab.bench.fast_flows import MOST_FLOWS
+from lab.bench.fast_remains import left_in_namespace, outlived
 from lab.bench.fast_rig import Case, Rig, rig
 from lab.bench.fast_search import keep, overload
 from lab.bench.fast_sink import Tally
@@ -26,6 +26,7 @@ _STEP: Final = 0.1
 _STEADY: Final = 48  # channels of MOST_FLOWS that never leave
 _NUMBERS: Final = 250  # those beyond MOST_FLOWS have no traffic
 _GROWTH: Final = 16_000_000  # octets the agent may grow by, once it has seen every channel
+_RETIRED_SECONDS: Final = 3.0  # after which counters of what left are free again
 _SETTLED: Final = 0.1  # of the time, after which it has
 
 
@@ -44,6 +45,7 @@ class SoakResult:
         checked: what was compared, in words.
         rate: packets a second.
         told: what became of the packets, in words.
+        descriptors: files the agent had open at the end.
     """
 
     engine: str
@@ -56,6 +58,7 @@ class SoakResult:
     checked: tuple[str, ...] = ()
     rate: float = 0.0
     told: str = ""
+    descriptors: int = 0
 
 
 class _Books:
@@ -159,29 +162,40 @@ def soak(engine: str, prefix: str, seconds: float, tell: Callable[[str], None], 
         tell(f"{engine}: {rate:,.0f} packets/s for {seconds:.0f} s")
         books = _Books(running, frames)
         running.generator.begin(rate, seconds)
-        changes, resident = _churn(running, seconds, tell)
+        changes, early = _churn(running, seconds, tell)
         sent = running.generator.end()
         running.sink.settled()
         problems, checked = books.compare(sent.packets)
         tell(books.told)
-        resident_after = int(running.subject.ask("counters")["resident"])
+        late = running.subject.ask("counters")
+        problems += _grown(early, late)
+        numbers = running.subject.ask("objects")
         problems += _left_over(running)
-        if resident_after > resident + _GROWTH:
-            problems.append(f"the agent grew from {resident / 1e6:.0f} to {resident_after / 1e6:.0f} MB")
         running.subject.close()
-        problems += _left_in_kernel(running)
+        problems += outlived(numbers) + left_in_namespace(running.topology.gateway)
     return SoakResult(
         engine,
         seconds,
         sent.packets,
         changes,
-        resident,
-        resident_after,
+        int(early["resident"]),
+        int(late["resident"]),
         tuple(problems),
         tuple(checked),
         rate,
         books.told,
+        int(late["descriptors"]),
     )
+
+
+def _grown(early: dict[str, Any], late: dict[str, Any]) -> list[str]:
+    """What the agent has more of than it had a tenth into the soak, in words."""
+    problems = []
+    if late["resident"] > early["resident"] + _GROWTH:
+        problems.append(f"the agent grew from {early['resident'] / 1e6:.0f} to {late['resident'] / 1e6:.0f} MB")
+    if late["descriptors"] > early["descriptors"]:
+        problems.append(f"the agent's open files grew from {early['descriptors']} to {late['descriptors']}")
+    return problems
 
 
 def _rate(running: Rig) -> float:
@@ -206,11 +220,12 @@ def _silence(running: Rig) -> None:
             set_sysctl("net/ipv6/conf/all/disable_ipv6", "1")
 
 
-def _churn(running: Rig, seconds: float, tell: Callable[[str], None]) -> tuple[int, int]:
-    """Have channels join and leave; how many did, and the agent's memory a tenth into it."""
+def _churn(running: Rig, seconds: float, tell: Callable[[str], None]) -> tuple[int, dict[str, Any]]:
+    """Have channels join and leave; how many did, and the agent's counters a tenth into it."""
     chance = random.Random(5)
     joined = set(range(_STEADY, MOST_FLOWS))
-    changes, resident = 0, 0
+    changes = 0
+    early: dict[str, Any] = {}
     begun = time.monotonic()
     told = begun
     due = begun
@@ -224,36 +239,23 @@ def _churn(running: Rig, seconds: float, tell: Callable[[str], None]) -> tuple[i
         running.subject.ask("set", channels=idle, interfaces=chance.choice(([0], [1], [0, 1])))
         joined = (joined - set(leaving)) | set(joining)
         changes += len(numbers)
-        if not resident and now > begun + _SETTLED * seconds:
-            resident = int(running.subject.ask("counters")["resident"])
+        if not early and now > begun + _SETTLED * seconds:
+            early = running.subject.ask("counters")
         if now > told + 30:
             told = now
             tell(f"{now - begun:.0f} s, {changes:,} joins and leaves")
         due += _STEP
         time.sleep(max(0.0, due - time.monotonic()))
-    return changes, resident
+    return changes, early or running.subject.ask("counters")
 
 
 def _left_over(running: Rig) -> list[str]:
-    """What the engine's maps have after every channel left."""
+    """What the engine has after every channel left, and then the tunnel."""
     running.subject.ask("remove", channels=list(range(_NUMBERS)))
-    left = running.subject.ask("left")
-    return [f"{count} entries left in {name}" for name, count in left.items() if count]
-
-
-def _left_in_kernel(running: Rig) -> list[str]:
-    """What is there after the agent's end."""
-    problems = []
-    with NetNS(running.topology.gateway) as route:
-        names = {str(link.get("ifname")): link for link in route.get_links()}
-        xdp = names[UPLINK_AT_GATEWAY].get("xdp")
-        if xdp is not None and xdp.get("attached"):
-            problems.append("an XDP program is left on the uplink")
-        if "amt0" in names:
-            problems.append("amt0 is left")
-    with inside(running.topology.gateway):
-        for name in ("ip_mr_cache", "ip6_mr_cache"):
-            path = Path("/proc/thread-self/net", name)
-            if path.exists() and (lines := path.read_text().splitlines()[1:]):
-                problems.append(f"{len(lines)} routes left in {name}")
-    return problems
+    running.subject.ask("remove_tunnel")
+    deadline = time.monotonic() + _RETIRED_SECONDS
+    while left := {name: count for name, count in running.subject.ask("left").items() if count}:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(_STEP)
+    return [f"{count} entries left in {name}" for name, count in left.items()]

@@ -25,6 +25,7 @@ from agent.protocol.channels import Channel, Family
 from lab.bench.engine_topology import UPLINK_AT_GATEWAY, EngineTopology, downstream
 from lab.bench.fast_border import PLANES, FastBorder
 from lab.bench.fast_flows import Stream
+from lab.bench.fast_remains import descriptors, objects
 from lab.bench.one_core import CORE
 from lab.bench.relay_topology import inside
 
@@ -152,6 +153,8 @@ class _Commands:
             "set": self.set,
             "remove": self.remove,
             "left": self.left,
+            "objects": self.objects,
+            "remove_tunnel": self.remove_tunnel,
         }
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
@@ -167,6 +170,7 @@ class _Commands:
             "exceptions": self._border.exceptions(),
             "refused": refused,
             "resident": _resident(),
+            "descriptors": descriptors(),
         }
 
     def joins(self, before: int, count: int) -> dict[str, Any]:
@@ -203,8 +207,18 @@ class _Commands:
         return {}
 
     def left(self) -> dict[str, Any]:
-        """What the maps of the programs still have."""
+        """What the maps of the programs and the engine's books still have."""
         return self._border.left()
+
+    def objects(self) -> dict[str, Any]:
+        """Numbers of the BPF objects there are."""
+        found = objects()
+        return {**found, "map": [*found["map"], *self._border.inner_maps()]}
+
+    def remove_tunnel(self) -> dict[str, Any]:
+        """Close the tunnel."""
+        self._border.engine.remove_tunnel("relay")
+        return {}
 
     def _channel(self, number: int) -> Channel:
         return Channel.parse(self._stream.source, self._stream.group(number))

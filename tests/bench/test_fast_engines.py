@@ -7,7 +7,8 @@ import os
 import pytest
 
 from lab.bench.engine_needs import missing_for_engine
-from lab.bench.fast_objects import missing_for_objects
+from lab.bench.fast_objects import load_lab, missing_for_objects
+from lab.bench.fast_remains import objects, outlived
 from lab.bench.fast_rig import Case, rig
 from lab.bench.fast_soak import soak
 from lab.bench.fast_subject import ENGINES
@@ -40,3 +41,14 @@ def test_a_short_soak_leaves_nothing_and_accounts_for_every_packet():
     assert found.changes > 100
     assert found.problems == ()
     assert len(found.checked) >= 6
+
+
+def test_what_outlives_its_owner_is_named_and_what_is_gone_is_not():
+    before = objects()
+    with load_lab("sink", "sink_tc") as loaded:
+        assert loaded.program("sink_tc")
+        mine = {kind: sorted(set(found) - set(before[kind])) for kind, found in objects().items()}
+        assert len(mine["map"]) >= 4
+        assert len(mine["prog"]) == 1
+        assert len(outlived(mine, seconds=0)) == len(mine["map"]) + 1
+    assert outlived(mine) == []
