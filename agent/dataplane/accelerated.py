@@ -311,6 +311,12 @@ class AcceleratedEngine:
         self._ports.close()
         self._programs.close()
 
+    def by_programs(self) -> dict[Channel, int]:
+        """Packets that programs have forwarded of each channel they forward now."""
+        packets, _ = self._all_slots[0].read_all()
+        states = [state for state in self._registry.all() if state.plan.is_fast and state.entry is not None]
+        return {state.channel: packets[state.entry.slot] for state in states if state.entry is not None}
+
     def redirected(self) -> Mapping[str, int]:
         """Packets that went to the driver of each interface, by name: a lower bound, for the watchdog."""
         return self._redirected.count()

@@ -13,6 +13,7 @@ from agent.dataplane.engine import Engine
 from agent.dataplane.fast.attachments import KernelUplinks
 from agent.dataplane.fast.borrowed import BorrowedSettings
 from agent.dataplane.fast.interfaces import KernelPorts
+from agent.dataplane.fast.kept_routes import KeptRoutes
 from agent.dataplane.fast.layout import Plane
 from agent.dataplane.fast.loaded import LoadedPrograms
 from agent.dataplane.fast.mirror import MulticastMirror
@@ -67,6 +68,7 @@ class FastEngine:
         self._ports: KernelPorts | None = None
         self._uplinks: KernelUplinks | None = None
         self._watchdog: Watchdog | None = None
+        self._kept: KeptRoutes | None = None
         try:
             programs = LoadedPrograms(tap.index, configuration.dataplane.receive_cores)
         except (BpfUnavailableError, OSError) as error:
@@ -104,6 +106,8 @@ class FastEngine:
             opened.callback(self.close)
             opened.callback(engine.close)
             self._watchdog = Watchdog(loop, ports, engine.redirected)
+            if outgoing is not None:
+                self._kept = KeptRoutes(loop, self._tap.fd, engine.by_programs)
             self.engine = engine
             self._ports, self._uplinks = ports, uplinks
             opened.pop_all()
@@ -169,6 +173,9 @@ class FastEngine:
         if self._watchdog is not None:
             self._watchdog.close()
             self._watchdog = None
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
         if self._rule is not None:
             self._rule.close()
             self._rule = None

@@ -15,8 +15,9 @@ from agent.service import fast_engine
 from agent.service.config import parse
 from agent.service.fast_engine import FastEngine
 
-TAP = SimpleNamespace(index=7, name="amt0")
-PARTS = ["LoadedPrograms", "KernelPorts", "KernelUplinks", "MulticastMirror", "Watchdog", "AcceleratedEngine"]
+TAP = SimpleNamespace(index=7, name="amt0", fd=-1)
+BESIDE = ["Watchdog", "KeptRoutes"]
+PARTS = ["LoadedPrograms", "KernelPorts", "KernelUplinks", "MulticastMirror", *BESIDE, "AcceleratedEngine"]
 
 
 class World:
@@ -34,12 +35,12 @@ class World:
                 raise RuntimeError(name)
             self.open.append(name)
             close = self._close_all if name == "AcceleratedEngine" else lambda: self._close(name)
-            return SimpleNamespace(close=close, send=None, gateway=None, redirected=dict)
+            return SimpleNamespace(close=close, send=None, gateway=None, redirected=dict, by_programs=dict)
 
         return make
 
     def _close_all(self):
-        for name in reversed(tuple(self.open)):
+        for name in [name for name in reversed(self.open) if name not in BESIDE]:
             self._close(name)
 
     def _close(self, name):
@@ -61,7 +62,7 @@ def test_all_that_was_opened_is_closed_when_a_part_is_refused(monkeypatch, refus
     with pytest.raises(RuntimeError, match=refuses):
         build()
     assert world.open == []
-    assert world.closed[-1] == "LoadedPrograms"
+    assert [name for name in world.closed if name not in BESIDE][-1] == "LoadedPrograms"
 
 
 def test_the_rule_of_xdp_mfc_is_closed_too(monkeypatch):
@@ -78,9 +79,9 @@ def test_what_an_engine_stands_on_is_its_own_to_close(monkeypatch):
     assert world.closed == []
     assert fast.planes == (Plane.XDP, Plane.TC)
     fast.close()
-    assert world.closed == ["Watchdog"]
+    assert world.closed == ["Watchdog", "KeptRoutes"]
     fast.close()
-    assert world.closed == ["Watchdog"]
+    assert world.closed == BESIDE
 
 
 def test_without_bpf_userspace_works_alone_and_the_reason_is_told(monkeypatch):

@@ -2,8 +2,9 @@
 
 The programs forward by a copy of those routes. To redirect into the tunnel interface instead would leave forwarding to
 the kernel's multicast routing, which costs several times as much a packet. What it costs here: the kernel's counters of
-a route, which `ip -s mroute` and FRR's `show ip mroute count` show, stand still while programs forward it; the agent's
-own counters have those packets.
+a route, which `ip -s mroute` and FRR's `show ip mroute count` show, stand still while programs forward it, but for what
+keeps FRR from taking its source for silent (`agent.dataplane.fast.kept_routes`); the agent's own counters have those
+packets.
 """
 
 from __future__ import annotations
