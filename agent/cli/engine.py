@@ -24,7 +24,7 @@ def engine_pairs(engine: dict[str, Any]) -> list[tuple[str, object]]:
 def _interface(item: dict[str, Any]) -> str:
     """Its best plane, and why none that the engine would rather use: those before it in the list that are named."""
     if item["plane"] is None:
-        return f"{item['role']}, in use by no channel, down or absent"
+        return f"{item['role']}, not in use: no channel needs it, or it is down or absent"
     said = [f"{item['role']}, {item['plane']}"]
     for plane in item["planes"]:
         if plane["plane"] == item["plane"]:

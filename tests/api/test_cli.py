@@ -52,7 +52,7 @@ async def test_status_tells_what_each_interface_can_carry_and_why_no_more(amt_ag
     assert "engine xdp, automatically: each channel by the fastest plane that its interfaces allow" in lines
     assert "eth0 uplink, xdp" in lines
     assert "eth1.7 downstream, tc; not xdp: a VLAN device is no target of native XDP" in lines
-    assert "eth2 downstream, in use by no channel, down or absent" in lines
+    assert "eth2 downstream, not in use: no channel needs it, or it is down or absent" in lines
     assert "left to userspace too_big 3" in lines
     assert any(line.startswith("channels ") and line.endswith("(xdp 1, tc 1)") for line in lines)
 
