@@ -32,7 +32,8 @@ export PATH=/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin HOME=/ 
 export OUT={out} PYTHON={python} PYTHONPATH={repository}
 mount -t proc proc /proc; mount -t sysfs sysfs /sys; mount -t tmpfs tmpfs /run; mkdir -p /run/netns
 mount -t hostfs none -o $OUT $OUT
-modprobe -d {directory}/modules -a amt veth bridge tun
+echo $OUT/modprobe > /proc/sys/kernel/modprobe
+$OUT/modprobe -a amt veth bridge tun
 ip link set lo up
 sysctl -q -w net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0
 ip address add {address_ipv4} dev vec0; ip address add {address_ipv6} dev vec0 nodad; ip link set vec0 up
@@ -40,6 +41,11 @@ ip route add default via {gateway_ipv4}; ip route add default via {gateway_ipv6}
 cd {repository}
 bash $OUT/script > $OUT/log 2>&1 < /dev/null; echo $? > $OUT/status
 echo 1 > /proc/sys/kernel/sysrq; exec {directory}/halt
+"""
+
+# What the kernel runs for a module it wants, as any Debian does.
+_MODPROBE: Final = """#!/bin/sh
+exec /sbin/modprobe -d {directory}/modules "$@"
 """
 
 _PRELUDE: Final = """
@@ -65,16 +71,16 @@ def missing_to_boot() -> list[str]:
 
 
 def build() -> None:
-    """Build the guest unless it is there.
+    """Build the guest unless it is there as the script makes it now.
 
     Raises:
         LabError: it cannot be built here.
     """
-    if (DIRECTORY / "linux.uml").exists():
+    script, used = Path(__file__).with_name("build.sh"), DIRECTORY / "build.sh"
+    if used.exists() and used.read_bytes() == script.read_bytes():
         return
     if missing := missing_to_build():
         raise LabError("building the kernel AMT guest needs " + ", ".join(missing))
-    script = Path(__file__).with_name("build.sh")
     done = subprocess.run([str(script), str(DIRECTORY)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise LabError(f"building the kernel AMT guest failed: {done.stderr.strip()[-2000:]}")
@@ -111,8 +117,8 @@ class Guest:
             raise LabError("the kernel AMT guest needs " + ", ".join(missing))
         self._out = Path(tempfile.mkdtemp(prefix="isl-guest-"))
         self._make_tap()
-        init = self._out / "init"
-        init.write_text(
+        self._write_program(
+            "init",
             _INIT.format(
                 out=self._out,
                 python=sys.executable,
@@ -122,9 +128,9 @@ class Guest:
                 address_ipv6=GUEST.with_prefix_ipv6,
                 gateway_ipv4=GUEST_GATEWAY.ipv4,
                 gateway_ipv6=GUEST_GATEWAY.ipv6,
-            )
+            ),
         )
-        init.chmod(0o755)
+        self._write_program("modprobe", _MODPROBE.format(directory=DIRECTORY))
         (self._out / "script").write_text(_PRELUDE + self._script)
         with (self._out / "console").open("w") as console:
             self._process = self._lab.start(
@@ -135,7 +141,7 @@ class Guest:
                 "rootflags=/",
                 "ro",
                 "quiet",
-                f"init={init}",
+                f"init={self._out}/init",
                 "con=null",
                 "con0=null,fd:2",
                 f"vec0:transport=tap,ifname={TAP},depth=128,gro=0",
@@ -143,6 +149,11 @@ class Guest:
                 environment={"TMPDIR": str(self._out)},
             )
         return self
+
+    def _write_program(self, name: str, text: str) -> None:
+        path = self._out / name
+        path.write_text(text)
+        path.chmod(0o755)
 
     def _make_tap(self) -> None:
         lines = [

@@ -234,6 +234,13 @@ class Gateway:
         if str(channel.group) in ACCEPTED_GROUP.values():
             self.engine.set_channel(channel, frozenset({tunnel}), frozenset({"down0"}))
 
+    def carries(self, case: Case) -> bool:
+        """Whether this kernel can route what a case carries; of a family it cannot, no channel is set."""
+        octets = b"".join(case.frames)
+        groups = [each[family].group for each in CHANNELS.values() for family in self.unrouted]
+        groups += [each[family] for each in (ACCEPTED_GROUP, PENDING_GROUP) for family in self.unrouted]
+        return not any(ip_address(group).packed in octets for group in groups)
+
     def judge(self, case: Case) -> str:
         """Send a case; what is not as it should be, empty when everything is."""
         outcome = self.send(case)

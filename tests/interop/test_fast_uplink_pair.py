@@ -324,16 +324,36 @@ def test_an_uplink_without_ethernet_header_carries_no_plane_and_says_so(make: Ca
     assert pair.uplinks.reason("mobile", pair.plane) == "layer3 has no Ethernet header"
 
 
-def test_a_macvlan_uplink_is_served_by_tc_and_says_why_by_nothing_faster(make: Callable[..., Pair]) -> None:
+ABOVE = {"macvlan": ("a macvlan device", "macvlan mode bridge"), "vlan": ("a VLAN device", "vlan id 7")}
+
+
+def move_above(namespace: str, interface: str, kind: str, address: str) -> None:
+    """Make a device `above0` above an interface, with its address; skips where this kernel has none of its kind."""
+    with inside(namespace):
+        try:
+            run("ip", "link", "add", "link", interface, "name", "above0", "type", *ABOVE[kind][1].split())
+        except RuntimeError as error:
+            pytest.skip(f"no {kind} devices in this kernel: {error}")
+    ip_lines(namespace, f"address del {address}/24 dev {interface}")
+    ip_lines(namespace, "link set above0 up", f"address add {address}/24 dev above0")
+
+
+@pytest.mark.parametrize("kind", ABOVE)
+def test_an_uplink_above_another_is_served_by_tc_and_says_why_by_nothing_faster(
+    make: Callable[..., Pair], kind: str
+) -> None:
+    """Though the interface below it could carry a program in its driver."""
     pair = make()
     assert pair.plane is not None
-    ip_lines(pair.topology.gateway, f"address del {SECOND_WAY[0]}/24 dev {SECOND_AT_GATEWAY}")
-    ip_lines(pair.topology.gateway, f"link add link {SECOND_AT_GATEWAY} name above0 type macvlan mode bridge")
-    ip_lines(pair.topology.gateway, "link set above0 up", f"address add {SECOND_WAY[0]}/24 dev above0")
+    move_above(pair.topology.gateway, SECOND_AT_GATEWAY, kind, SECOND_WAY[0])
+    far = SECOND_AT_RELAY
+    if kind == "vlan":
+        move_above(pair.topology.relay, SECOND_AT_RELAY, kind, SECOND_WAY[1])
+        far = "above0"
     pair.ways(to_relay=SECOND_WAY, to_gateway=SECOND_WAY)
     # Both interfaces would answer who has that address.
     station = station_of(pair, "above0").hex(":")
-    ip_lines(pair.topology.relay, f"neighbor replace {SECOND_WAY[0]} lladdr {station} dev {SECOND_AT_RELAY}")
+    ip_lines(pair.topology.relay, f"neighbor replace {SECOND_WAY[0]} lladdr {station} dev {far}")
     pair.comes_by("above0")
     sent = packets_of("232.1.1.2")
     pair.border.waits = False
@@ -344,4 +364,4 @@ def test_a_macvlan_uplink_is_served_by_tc_and_says_why_by_nothing_faster(make: C
     pair.expect(sent)
     assert pair.by_program() == (len(sent) if wanted is Plane.TC else 0)
     if wanted is Plane.USERSPACE:
-        assert pair.uplinks.reason("mobile", pair.plane) == "above0 is a macvlan device, which has no native XDP"
+        assert pair.uplinks.reason("mobile", pair.plane) == f"above0 is {ABOVE[kind][0]}, which has no native XDP"

@@ -45,11 +45,8 @@ def gateway(combination: tuple[str, int, str]) -> Iterator[Gateway]:
 
 def test_every_packet_has_its_outcome(gateway: Gateway, combination: tuple[str, int, str]) -> None:
     _, *kind = combination
-    wrong = []
-    count = 0
-    for name in FILES:
-        for case in of(name, *kind):
-            count += 1
-            if complaint := gateway.judge(case):
-                wrong.append(complaint)
-    assert wrong == [], f"{len(wrong)} of {count}\n" + "\n".join(wrong)
+    chosen = [case for name in FILES for case in of(name, *kind) if gateway.carries(case)]
+    wrong = [complaint for case in chosen if (complaint := gateway.judge(case))]
+    print(f"{len(chosen)} vectors")
+    assert wrong == [], f"{len(wrong)} of {len(chosen)}\n" + "\n".join(wrong)
+    assert gateway.unrouted or len(chosen) == sum(len(of(name, *kind)) for name in FILES)
