@@ -61,6 +61,10 @@ class DontFragmentRule:
             self._install(_messages(interface, source, table.encode()))
         except OSError as error:
             self._socket.close()
+            if error.errno == errno.EOPNOTSUPP:
+                raise DontFragmentError(
+                    "nf_tables of this kernel has no IPv4 tables (CONFIG_NF_TABLES_IPV4)"
+                ) from error
             raise DontFragmentError(f"no rule in nf_tables: {error.strerror}") from error
 
     def close(self) -> None:

@@ -17,6 +17,7 @@ NAME: Final = "isthmus"
 _INGRESS: Final = 0xFFFF_FFF2  # TC_H_CLSACT with TC_H_MIN_INGRESS
 _ALL_PROTOCOLS: Final = 3  # ETH_P_ALL
 _PRIORITY: Final = 0xB000
+_NO_MODULES: Final = "the kernel has not sch_ingress or cls_bpf, and cannot load them"
 _NOTHING_THERE: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.EINVAL})
 
 
@@ -40,7 +41,8 @@ def add_filter(ifindex: int, program: int) -> None:
     try:
         with_rtnetlink(add)
     except NetlinkError as error:
-        raise BpfError(error.code, f"attaching a TC filter to interface {ifindex}: {error.args[-1]}") from error
+        what = _NO_MODULES if error.code == errno.ENOENT else error.args[-1]
+        raise BpfError(error.code, f"attaching a TC filter to interface {ifindex}: {what}") from error
 
 
 def remove_filters(ifindex: int) -> None:
