@@ -65,8 +65,10 @@ def _gateway_engine(configuration: Configuration) -> Iterator[Finding]:
     if engine is EngineChoice.XDP_MFC and configuration.gateway.mode is GatewayMode.FRR:
         yield (
             ("dataplane", "engine"),
-            "xdp-mfc forwards by multicast routes of our own, which mode frr leaves to FRR; "
-            "use auto, xdp, tc or userspace",
+            (
+                "xdp-mfc forwards by multicast routes of our own, which mode frr leaves to FRR; "
+                "use auto, xdp, tc or userspace"
+            ),
         )
     if cores and engine not in {EngineChoice.AUTO, EngineChoice.XDP}:
         yield (
