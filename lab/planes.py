@@ -82,16 +82,24 @@ def xdp_program(lab: Lab, namespace: str, interface: str = BORDER_UPLINK) -> int
     return int(link["xdp"]["prog"]["id"]) if "xdp" in link else None
 
 
-def programs_of(process: int) -> set[int]:
-    """Numbers of the BPF programs a process has descriptors of."""
+def held_objects(process: int) -> set[tuple[str, int]]:
+    """What a process has descriptors of that the kernel numbers, as (kind, number): "prog", "map", "link", "btf"."""
     found = set()
     for path in Path(f"/proc/{process}/fdinfo").iterdir():
         try:
             lines = path.read_text().splitlines()
         except OSError:  # closed meanwhile
             continue
-        found |= {int(line.split()[1]) for line in lines if line.startswith("prog_id:")}
+        for line in lines:
+            name, _, value = line.partition(":")
+            if name.endswith("_id"):
+                found.add((name.removesuffix("_id"), int(value)))
     return found
+
+
+def programs_of(process: int) -> set[int]:
+    """Numbers of the BPF programs a process has descriptors of."""
+    return {number for kind, number in held_objects(process) if kind == "prog"}
 
 
 @dataclass(slots=True)

@@ -12,7 +12,6 @@ from ipaddress import ip_address
 import pytest
 
 from agent.dataplane.relay import RelayDataPlane
-from agent.net.bpf import BpfUnavailableError, load
 from agent.protocol.channels import Channel, Family, Filter
 from lab.bench.relay_topology import (
     GATEWAY_IPV4,
@@ -38,7 +37,10 @@ from tests.interop.test_relay_fanout import (
     udp_packet,
     until,
 )
-from tests.interop.test_relay_kernel import in_kernel
+from tests.interop.test_relay_kernel import (
+    bpf,  # noqa: F401 - the fixture
+    in_kernel,
+)
 
 pytestmark = pytest.mark.root
 
@@ -49,14 +51,6 @@ UDP_SEGMENT = 103
 MOVED = b"\x02\0\0\0\x77\x77"
 TRAINS_CAN_BE_READ = tuple(int(part) for part in os.uname().release.split(".")[:2]) >= (6, 2)
 """By a packet socket: linux/virtio_net.h knows GSO_UDP_L4 from there on."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def bpf() -> None:
-    try:
-        load("relay").close()
-    except BpfUnavailableError as error:
-        pytest.skip(str(error))
 
 
 @pytest.mark.parametrize("inner", list(Family), ids=lambda family: f"inner{family.value}")
