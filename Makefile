@@ -41,6 +41,7 @@ test: $(installed) programs guest ## run every test this machine can run
 guest: $(installed)
 	@lab/packages.sh guest
 	@$(bin)/python -m lab kernel-amt build --optional
+	@$(bin)/python -m lab debian-kernel build --optional
 
 lint: $(installed) ## ruff, mypy, the import contracts and the API's description
 	@$(bin)/ruff check .

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import sys
+from collections.abc import Callable
 from ipaddress import ip_address
 from pathlib import Path
 from types import FrameType
@@ -13,6 +14,7 @@ from typing import TextIO
 import click
 
 from agent.protocol.channels import Channel
+from lab.debian_kernel import machine
 from lab.faulty_relay import FaultyRelay
 from lab.kernel_amt import guest
 from lab.measure import Measurement, receive
@@ -160,16 +162,47 @@ def kernel_amt_group() -> None:
     """The Linux kernel's AMT relay and gateway in User Mode Linux."""
 
 
-@kernel_amt_group.command("build")
-@click.option("--optional", is_flag=True, help="say what is missing instead of failing")
-def kernel_amt_build(*, optional: bool) -> None:
-    """Build the guest from Debian's packages unless it is there."""
+@main.group("debian-kernel")
+def debian_kernel_group() -> None:
+    """Debian's own kernel, as routers run it, under QEMU."""
+
+
+_optional = click.option("--optional", is_flag=True, help="say what is missing instead of failing")
+
+
+def _build(build: Callable[[], None], *, optional: bool) -> None:
     try:
-        guest.build()
+        build()
     except LabError as error:
         if not optional:
             raise
         click.echo(f"left out: {error}", err=True)
+
+
+@kernel_amt_group.command("build")
+@_optional
+def kernel_amt_build(*, optional: bool) -> None:
+    """Build the guest from Debian's packages unless it is there."""
+    _build(guest.build, optional=optional)
+
+
+@debian_kernel_group.command("build")
+@_optional
+def debian_kernel_build(*, optional: bool) -> None:
+    """Fetch the kernel from Debian's packages unless it is there."""
+    _build(machine.build, optional=optional)
+
+
+@debian_kernel_group.command("run")
+@click.argument("script", type=click.File())
+@click.option("--seconds", default=300.0, show_default=True)
+def debian_kernel_run(script: TextIO, seconds: float) -> None:
+    """Run SCRIPT on the kernel; prints its output and ends with its status."""
+    ended = machine.run_script(script.read(), seconds=seconds)
+    click.echo(ended.files.get("log", ""), nl=False)
+    if ended.status is None:
+        raise LabError(f"the guest died:\n{ended.files.get('console', '')[-2000:]}")
+    sys.exit(ended.status)
 
 
 @kernel_amt_group.command("run")
@@ -177,9 +210,9 @@ def kernel_amt_build(*, optional: bool) -> None:
 @click.option("--seconds", default=300.0, show_default=True)
 def kernel_amt_run(script: TextIO, seconds: float) -> None:
     """Run SCRIPT in the guest, joined to the lab's Internet; prints its output and ends with its status."""
-    with Lab() as lab, guest.Guest(lab, lab.topology.internet, script.read()) as machine:
-        status = machine.finish(seconds)
-        click.echo(machine.read("log"), nl=False)
+    with Lab() as lab, guest.Guest(lab, lab.topology.internet, script.read()) as booted:
+        status = booted.finish(seconds)
+        click.echo(booted.read("log"), nl=False)
     sys.exit(status)
 
 

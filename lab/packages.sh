@@ -36,9 +36,10 @@ for group in "$@"; do
             need systemd-analyze systemd; need bpftool bpftool ;;
         routers) # routing daemons and name servers the domain of the lab has
             need_file /usr/lib/frr/pimd frr; need named bind9; need dig bind9-dnsutils; wants_pimd=yes ;;
-        guest) # what building the User Mode Linux guest takes
+        guest) # what building the User Mode Linux guest and booting Debian's own kernel takes
             need flex flex; need bison bison; need bc bc; need xz xz-utils; need gcc gcc; need make make
-            need depmod kmod; need_file '/usr/lib/*-linux-gnu*/libc.a' libc6-dev ;;
+            need depmod kmod; need_file '/usr/lib/*-linux-gnu*/libc.a' libc6-dev
+            need busybox busybox-static; need qemu-system-x86_64 qemu-system-x86 ;;
         manager) # databases, servers and validators the relay manager is tested with
             need_file '/usr/lib/postgresql/*/bin/postgres' postgresql; need yanglint libyang2-tools
             need netconfd netconfd; need sshd openssh-server; need curl curl ;;

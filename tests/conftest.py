@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from lab.kernel_amt.guest import missing_to_boot
+from lab.debian_kernel import machine
+from lab.kernel_amt import guest
 from lab.namespaces import missing_for_namespaces
 
 COMMON = {
@@ -59,8 +60,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _skip_what_is_missing(items: list[pytest.Item]) -> None:
-    """Tests marked `root` and `uml`, where the machine has not what they need."""
-    for marker, missing_here in (("root", missing_for_namespaces), ("uml", missing_to_boot)):
+    """Tests marked `root`, `uml` and `qemu`, where the machine has not what they need."""
+    needs = {"root": missing_for_namespaces, "uml": guest.missing_to_boot, "qemu": machine.missing_to_boot}
+    for marker, missing_here in needs.items():
         marked = [item for item in items if item.get_closest_marker(marker)]
         if marked and (missing := missing_here()):
             skip = pytest.mark.skip(reason="needs " + ", ".join(missing))
