@@ -37,6 +37,7 @@ BASE = {
     "missing_libbpf": None,
     "missing_programs": [],
     "refuses_bpf": None,
+    "refused_programs": {},
     "tcx": True,
     "clock_synchronised": True,
     "name_server_answers": True,
@@ -120,6 +121,17 @@ VIF = "Interface BytesIn\n 0 eth1 0 0 0 0 00000 0A010101 00000000\n"
     [
         ({"files": {"proc/self/status": "CapEff:\t0000000000000000\n"}}, "capabilities", Verdict.FAIL),
         ({"files": {"proc/self/status": "CapEff:\t0000000000003000\n"}}, "capabilities", Verdict.WARN),
+        ({"files": {"proc/self/status": "CapEff:\t0000008000003000\n"}}, "capabilities", Verdict.OK),
+        (
+            {"files": {"proc/self/status": "CapEff:\t0000008000003000\n"}, "kernel": "6.12.9-amd64"},
+            "capabilities",
+            Verdict.WARN,
+        ),
+        (
+            {"files": {"proc/self/status": "CapEff:\t000000c000003000\n"}, "kernel": "6.12.9-amd64"},
+            "capabilities",
+            Verdict.OK,
+        ),
         (
             {"files": {"proc/self/status": "CapEff:\t0000000000000000\n"}, "is_root": False},
             "capabilities",
@@ -133,6 +145,7 @@ VIF = "Interface BytesIn\n 0 eth1 0 0 0 0 00000 0A010101 00000000\n"
         ({"udp_gro": False}, "udp-gro", Verdict.WARN),
         ({"missing_libbpf": "libbpf.so.1 cannot be loaded"}, "bpf-library", Verdict.WARN),
         ({"missing_programs": ["gateway.bpf.o"]}, "bpf-programs", Verdict.WARN),
+        ({"refused_programs": {"relay": "the kernel refuses relay.bpf.o"}}, "bpf-verifier", Verdict.WARN),
         ({"refuses_bpf": "Operation not permitted"}, "bpf-syscall", Verdict.WARN),
         ({"refuses_bpf": "Operation not permitted", "is_root": False}, "bpf-syscall", Verdict.UNKNOWN),
         ({"tcx": False}, "bpf-tc", Verdict.OK),

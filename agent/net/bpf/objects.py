@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import mmap
 import os
+import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ _LOG_SIZE: Final = 16 * 1024 * 1024 - 1
 """Octets of the verifier's log; the kernel's limit before Linux 5.2. Pages it does not touch cost nothing."""
 
 _LINES: Final = 12
+_CAP_PERFMON: Final = 38  # linux/capability.h
 
 
 def object_path(name: str) -> Path:
@@ -142,7 +144,18 @@ def _refusal(path: Path, code: int, said: list[str], log: mmap.mmap) -> BpfUnava
     end = log.find(b"\0")
     lines = log[: end if end >= 0 else len(log)].decode(errors="replace").splitlines()
     told = " | ".join(line.strip() for line in [*said[-3:], *lines[-_LINES:]] if line.strip())
-    return BpfUnavailableError(f"the kernel refuses {path.name}: {os.strerror(number)}: {told}")
+    hint = "" if number != errno.EACCES or _has_perfmon() else " (before Linux 6.13 it needs CAP_PERFMON too)"
+    return BpfUnavailableError(f"the kernel refuses {path.name}: {os.strerror(number)}{hint}: {told}")
+
+
+def _has_perfmon() -> bool:
+    """Whether we have CAP_PERFMON.
+
+    A verifier of Linux 6.1 to 6.12 that does not know it takes half a word that the compiler saved on the stack for a
+    corrupted pointer (mended by Linux commit b0e66977dc07).
+    """
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return found is not None and bool(int(found[1], 16) >> _CAP_PERFMON & 1)
 
 
 def _map(loaded: Any, item: Any) -> BpfMap:  # noqa: ANN401

@@ -41,6 +41,7 @@ def _kernel(host: Host) -> Iterator[Finding]:
         yield warn("bpf-syscall", f"{reason}; {_WITHOUT}", advice)
         return
     yield ok("bpf-syscall", "the kernel takes maps")
+    yield _verifier(host)
     tcx = host.tcx()
     if tcx is None:
         advice = "Give CAP_NET_ADMIN next to CAP_BPF; the kernel needs CONFIG_NET_CLS_ACT."
@@ -49,6 +50,14 @@ def _kernel(host: Host) -> Iterator[Finding]:
         yield ok("bpf-tc", "links (tcx), gone with the agent")
     else:
         yield ok("bpf-tc", "filters (clsact; links need Linux 6.6), which a killed agent leaves behind empty")
+
+
+def _verifier(host: Host) -> Finding:
+    refused = host.refused_programs()
+    if not refused:
+        return ok("bpf-verifier", "the kernel takes the programs")
+    advice = "Linux 6.1 or later takes them with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN."
+    return warn("bpf-verifier", f"{'; '.join(refused.values())}; {_WITHOUT}", advice)
 
 
 def _compiler(host: Host) -> Finding:

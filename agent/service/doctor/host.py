@@ -12,7 +12,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, Final
 
-from agent.net.bpf import BpfUnavailableError, object_path, support
+from agent.net.bpf import BpfUnavailableError, load, object_path, support
 from agent.net.ethtool import Ethtool
 from agent.net.link_query import LinkQuery, XdpFeatures
 from agent.net.routing import local_address_towards
@@ -119,6 +119,17 @@ class Host:
     def missing_programs(self) -> list[str]:
         """Names of the agent's objects that were not built."""
         return [path.name for path in map(object_path, _OBJECTS) if not path.is_file()]
+
+    def refused_programs(self) -> dict[str, str]:
+        """Why the kernel does not take objects of the agent's that were built, by name; they are loaded and let go."""
+        refused = {}
+        for name in _OBJECTS:
+            if object_path(name).is_file():
+                try:
+                    load(name).close()
+                except BpfUnavailableError as error:
+                    refused[name] = str(error)
+        return refused
 
     def refuses_bpf(self) -> str | None:
         """Why the kernel does not take maps of ours; None when it does."""

@@ -24,7 +24,10 @@ _ONE_OWNER = (
     "One program can own the multicast routing socket: stop it, set gateway.mroute_table to another one, or beside FRR "
     'gateway.mode = "frr".'
 )
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_BPF": 39}
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_BPF": 39, "CAP_PERFMON": 38}
+_OF_FAST_ENGINES = {"CAP_BPF", "CAP_PERFMON"}
+_NO_PERFMON = (6, 13)
+"""Since when the verifier takes the programs without CAP_PERFMON."""
 
 
 def check_kernel(host: Host, configuration: Configuration | None) -> Iterator[Finding]:
@@ -51,13 +54,22 @@ def _capabilities(host: Host) -> Finding:
         return unknown("capabilities", "/proc/self/status cannot be read")
     mask = int(found.group(1), 16)
     missing = [name for name, bit in _CAPABILITIES.items() if not mask >> bit & 1]
+    if "CAP_PERFMON" in missing and _release(host) >= _NO_PERFMON:
+        missing.remove("CAP_PERFMON")
     if not missing:
         return ok("capabilities", "all that the agent uses")
     if not host.is_root():
         return unknown("capabilities", f"this user has not {', '.join(missing)}", "Run the doctor as root.")
-    if missing == ["CAP_BPF"]:
-        return warn("capabilities", "CAP_BPF is missing", "Give it to the container; only fast engines need it.")
+    if _OF_FAST_ENGINES.issuperset(missing):
+        advice = "Give what is missing to the container or the unit; only fast engines need it."
+        return warn("capabilities", f"{', '.join(missing)} missing", advice)
     return fail("capabilities", f"{', '.join(missing)} missing", "Give them to the container or the unit.")
+
+
+def _release(host: Host) -> tuple[int, int]:
+    """The kernel's two leading numbers; zeros when it has a name of its own."""
+    found = re.match(r"(\d+)\.(\d+)", host.kernel())
+    return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
 def _tap(host: Host) -> Finding:
@@ -65,8 +77,7 @@ def _tap(host: Host) -> Finding:
     if reason is not None:
         advice = "modprobe tun; in a container pass /dev/net/tun. As another user than root this is no surprise."
         return (fail if host.is_root() else unknown)("tap", reason, advice)
-    release = re.match(r"(\d+)\.(\d+)", host.kernel())
-    if release and (int(release.group(1)), int(release.group(2))) < (6, 2):
+    if (0, 0) < _release(host) < (6, 2):
         return warn(
             "tap",
             f"Linux {host.kernel()} takes one packet a write: UDP segmentation on a tap needs 6.2",
