@@ -203,7 +203,7 @@ async def rig(request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
         yield Rig(topology, stack, {Family.IPV4: ipv4, Family.IPV6: ipv6})
 
 
-async def until(condition, seconds: float = 3.0) -> None:
+async def until(condition, seconds: float = 15.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not come about in time"

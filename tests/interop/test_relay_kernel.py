@@ -139,8 +139,9 @@ async def test_each_of_many_tunnels_gets_each_packet_once(rig: Rig) -> None:  # 
         plane.set_interest(gateway.endpoint, None, GROUP4, Filter.include([SOURCE4]))
     await in_kernel(rig, plane, Family.IPV4, *gateways)
     packets = [udp_packet(os.urandom(1316), SOURCE4, GROUP4) for _ in range(20)]
-    for packet in packets:
+    for number, packet in enumerate(packets, 1):  # one at a time: a veth pair queues a thousand copies at most
         rig.frames(packet)
+        await until(lambda number=number: all(len(gateway.poll()) >= number for gateway in gateways))
     for gateway in gateways:
         await gets(gateway, [forwarded(packet) for packet in packets])
     counters = plane.counters()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -41,18 +40,6 @@ def bpf() -> None:
         load("relay").close()
     except BpfUnavailableError as error:
         pytest.skip(str(error))
-
-
-@needs_bpf
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs the program setpriv (util-linux)")
-def test_three_capabilities_are_enough() -> None:
-    capabilities = "-all,+net_admin,+net_raw,+bpf"
-    command = ["setpriv", f"--inh-caps={capabilities}", f"--bounding-set={capabilities}", "--no-new-privs"]
-    script = "from agent.net.bpf import load; load('relay').close()"
-    done = subprocess.run(
-        [*command, sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 RELAY = textwrap.dedent("""
@@ -101,7 +88,7 @@ async def run_and_kill(rig: Rig, kind: str, gateway: Gateway) -> str:  # noqa: F
             rig.frames(udp_packet(b"first", SOURCE4, GROUP4))
             return b"channels in it: 1" in told
 
-        await until(is_served, 10.0)
+        await until(is_served, 60.0)
         await until(lambda: len(gateway.poll()) > 0)
     finally:
         child.send_signal(signal.SIGKILL)

@@ -1,53 +1,40 @@
-"""The relay's programs on Debian 12's kernel, Linux 6.1.
+"""The relay's programs on Debian 12's kernel, Linux 6.1, and the relay on a kernel that cannot run them.
 
-User Mode Linux compiles no BPF programs, and a kernel that does not runs none with callbacks (`bpf_loop`). It says
-so last of all, so the verifier has accepted the program by then; and the relay has to go on by its sockets.
+User Mode Linux compiles no BPF programs, and a kernel that does not runs none with callbacks (`bpf_loop`): the relay
+has to go on by its sockets there.
 """
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 
 import pytest
 
-from lab.kernel_amt.guest import Guest
+from lab.debian_kernel import testing as debian
+from lab.kernel_amt import testing as uml
 
-pytestmark = [pytest.mark.root, pytest.mark.uml, pytest.mark.slow]
+pytestmark = [pytest.mark.root, pytest.mark.slow]
 
-IN_THE_GUEST = """
-set -e
-uname -r > $OUT/release
-$PYTHON -c '
-import json
-from agent.net.bpf import BpfUnavailableError, load
-outcomes = {}
-for name in ("relay_tc", "relay_tc_entry", *(f"relay_capture_{number}" for number in range(8))):
-    try:
-        load("relay", programs={name}).close()
-        outcomes[name] = "loaded"
-    except BpfUnavailableError as error:
-        outcomes[name] = str(error)
-print(json.dumps(outcomes))
-' > $OUT/outcomes
-mount -t tmpfs tmpfs /var/tmp
-export TMPDIR=/var/tmp
-$PYTHON -m pytest -p no:cacheprovider -n0 -q -rs --tb=short --basetemp=/var/tmp/tests -k told_why \
-    tests/interop/test_relay_kernel_process.py > $OUT/report 2>&1
-"""
-A_HANG = 120.0  # seconds
-NO_COMPILER = "callbacks are not allowed in non-JITed programs"
+HERE = Path(__file__).parent
 
 
-def test_the_verifier_accepts_the_programs_as_debian_12_has_it(make_lab) -> None:
-    lab = make_lab(receivers=0)
-    with Guest(lab, lab.topology.internet, IN_THE_GUEST) as guest:
-        status = guest.finish(A_HANG)
-        outcomes = json.loads(guest.read("outcomes") or "{}")
-        report = guest.read("report")
-        assert guest.read("release").startswith("6.1."), guest.log()
-    assert len(outcomes) == 10, report
-    refusal = outcomes.pop("relay_tc")
-    assert refusal == "loaded" or NO_COMPILER in refusal
-    assert set(outcomes.values()) == {"loaded"}, outcomes
-    assert status == 0, report[-4000:]
-    assert "1 passed" in report.splitlines()[-1]
+@pytest.mark.qemu
+def test_the_fan_out_is_what_it_is_elsewhere_as_debian_12_runs_it() -> None:
+    names = ("test_relay_kernel.py", "test_relay_kernel_links.py", "test_relay_kernel_process.py")
+    run = debian.run_tests(HERE / name for name in names)
+    assert [line for line in run.skipped if "no tcx" not in line] == []
+    assert run.passed >= 24
+
+
+@pytest.mark.qemu
+def test_the_capabilities_of_the_unit_are_enough_for_the_verifier_of_debian_12() -> None:
+    run = debian.run_tests([HERE / "test_program_privileges.py"])
+    assert run.skipped == ()
+    assert run.passed == 4
+
+
+@pytest.mark.uml
+def test_a_kernel_without_compiler_leaves_the_relay_to_its_sockets(make_lab) -> None:
+    run = uml.run_tests(make_lab(receivers=0), [HERE / "test_relay_kernel_process.py"], "told_why")
+    assert run.skipped == ()
+    assert run.passed == 1
