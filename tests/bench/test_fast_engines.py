@@ -29,7 +29,7 @@ def test_everything_sent_slowly_arrives_in_order_everywhere(engine, version):
     with rig(case, f"isxe{os.getpid()}", checks=True) as running:
         for _ in range(TRIES):
             run = running.run(2000.0, 0.2, burst=4)
-            if run.is_lossless:
+            if run.is_lossless and run.cpu:  # by ticks of the clock, of which so little may take none
                 break
         assert run.arrived.packets == run.sent.packets * 2 == 800
         assert run.arrived.backwards == 0

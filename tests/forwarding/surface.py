@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from typing import Any
 
 from lab.namespaces import Lab
 from lab.planes import held_objects
 
 KINDS = ("prog", "map", "link")
+LIST_SECONDS = 20.0
 
 
 def _listed(kind: str) -> list[dict[str, Any]]:
-    done = subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, text=True, timeout=30, check=False)
-    return list(json.loads(done.stdout or "[]"))
+    """All of a kind; once more where an object of somebody else went while bpftool listed it, for it fails then."""
+    deadline = time.monotonic() + LIST_SECONDS
+    while True:
+        done = subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, text=True, timeout=30, check=False)
+        if done.returncode == 0:
+            return list(json.loads(done.stdout or "[]"))
+        assert time.monotonic() < deadline, done.stdout + done.stderr
+
+
+def listable(process: int) -> set[tuple[str, int]]:
+    """Programs, maps and links a process has descriptors of, as (kind, number)."""
+    return {held for held in held_objects(process) if held[0] in KINDS}
 
 
 def kernel_objects(process: int) -> set[tuple[str, int]]:
     """Programs, maps and links a process has descriptors of, and what those refer to, as (kind, number)."""
-    found = {held for held in held_objects(process) if held[0] in KINDS}
+    found = listable(process)
     for program in _listed("prog"):
         of_program = {("map", number) for number in program.get("map_ids", [])}
         if ("prog", program["id"]) in found or of_program & found:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -12,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import pytest
 
@@ -22,13 +19,13 @@ from lab.bench.engine_needs import missing_for_engine
 from lab.bench.engine_topology import UPLINK_AT_GATEWAY, EngineTopology
 from lab.bench.inner_packets import datagram_ipv4, one_hop_on
 from lab.bench.relay_topology import inside, run
+from tests.forwarding.surface import KINDS, listable, still_there
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.skipif(shutil.which("bpftool") is None, reason="needs bpftool"),
 ]
 
-KINDS = ("prog", "map", "link")
 PATIENCE = 10.0
 
 
@@ -40,48 +37,30 @@ def topology() -> Iterator[EngineTopology]:
         yield made
 
 
-def held_by(process: int | str) -> dict[str, set[int]]:
-    """Identifiers of the programs, maps and links a process has open."""
-    held: dict[str, set[int]] = {kind: set() for kind in KINDS}
-    for file in Path(f"/proc/{process}/fdinfo").iterdir():
-        try:
-            text = file.read_text()
-        except FileNotFoundError:
-            continue
-        for kind in KINDS:
-            held[kind] |= {int(found) for found in re.findall(rf"^{kind}_id:\s*(\d+)", text, re.MULTILINE)}
-    return held
+def assert_all_kinds(held: set[tuple[str, int]]) -> None:
+    assert {kind for kind, _ in held} >= set(KINDS), held
 
 
-def left_in_kernel(held: dict[str, set[int]]) -> dict[str, set[int]]:
-    """Which of them the kernel still has."""
-    left = {}
-    for kind in KINDS:
-        listed = json.loads(subprocess.check_output(["bpftool", "-j", kind, "list"]))
-        left[kind] = held[kind] & {each["id"] for each in listed}
-    return {kind: found for kind, found in left.items() if found}
-
-
-def all_go(held: dict[str, set[int]]) -> None:
+def all_go(held: set[tuple[str, int]]) -> None:
     deadline = time.monotonic() + PATIENCE
-    while left := left_in_kernel(held):
+    while left := still_there(held):
         assert time.monotonic() < deadline, f"the kernel still has {left}"
         time.sleep(0.05)
 
 
 def test_a_closed_engine_leaves_nothing(topology: EngineTopology, plane: Plane | None) -> None:
-    before = held_by("self")
+    before = listable(os.getpid())
     with Border(topology, on_unsupported=pytest.skip, plane=plane) as border:
         relay, wire = border.relay(), border.wire()
         border.forward(4, "down0", "down1")
         packet = datagram_ipv4(b"x" * 100)
         relay.send(packet)
         border.run_until(lambda: wire.collect() == [one_hop_on(packet)])
-        held = {kind: found - before[kind] for kind, found in held_by("self").items()}
+        held = listable(os.getpid()) - before
         if plane is not None:
-            assert all(held.values()), held
-            assert left_in_kernel(held) == held
-    assert held_by("self") == before
+            assert_all_kinds(held)
+            assert still_there(held) == held
+    assert listable(os.getpid()) == before
     all_go(held)
     assert "isthmus" not in run("tc", "filter", "show", "dev", UPLINK_AT_GATEWAY, "ingress")
 
@@ -107,8 +86,8 @@ def test_a_killed_process_leaves_nothing(topology: EngineTopology, plane: Plane)
         stack.callback(process.kill)
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
-        held = held_by(process.pid)
-        assert all(held.values()), held
+        held = listable(process.pid)
+        assert_all_kinds(held)
         process.send_signal(signal.SIGKILL)
         process.wait(PATIENCE)
     all_go(held)
